@@ -1,0 +1,17 @@
+"""Fixtures every test may use."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+_SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of development models and data beside the checkout; the test is skipped without it."""
+    if not (_SHARED / "models" / "SHA256SUMS").is_file():
+        pytest.skip(f"development models and data are not at {_SHARED}")
+    return _SHARED
