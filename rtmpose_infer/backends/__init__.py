@@ -1,0 +1,1 @@
+"""One thin adapter per runtime, all behind the same seam."""
