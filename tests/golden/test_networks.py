@@ -17,7 +17,10 @@ import pytest
 torch = pytest.importorskip("torch", reason="the export extra is not installed")
 
 from rtmpose_infer.export.networks.rtmdet import RTMDet  # noqa: E402
+from rtmpose_infer.export.networks.rtmo import RTMO  # noqa: E402
 from rtmpose_infer.export.networks.rtmpose import RTMPose  # noqa: E402
+from rtmpose_infer.export.networks.rtmw import RTMW  # noqa: E402
+from rtmpose_infer.export.networks.yolox import YOLOX  # noqa: E402
 
 NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
     "rtmpose-t_coco17_256x192": lambda: RTMPose(0.167, 0.375, 17, (192, 256)),
@@ -32,6 +35,10 @@ NETWORKS: dict[str, Callable[[], torch.nn.Module]] = {
     "rtmdet-nano_person_320x320": lambda: RTMDet(0.33, 0.25, 1, depthwise=True, share_conv=False, exp_on_reg=False),
     "rtmdet-tiny_coco80_640x640": lambda: RTMDet(0.167, 0.375, 80, exp_on_reg=False),
     "rtmdet-m_person_640x640": lambda: RTMDet(0.67, 0.75, 1),
+    "rtmw-m_wholebody133_256x192": lambda: RTMW(0.67, 0.75, 133, (192, 256)),
+    "yolox-tiny_coco80_416x416": lambda: YOLOX(0.33, 0.375, 80),
+    "yolox-s_coco80_640x640": lambda: YOLOX(0.33, 0.5, 80),
+    "rtmo-s_coco17_640x640": lambda: RTMO(0.33, 0.5, 17),
 }
 
 

@@ -9,19 +9,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from rtmpose_infer.export.networks.layers import (
     TORCH_NORM,
     ConvModule,
-    CSPLayer,
     CSPNeXtBlock,
-    SPPBottleneck,
+    csp_stage,
     depth,
-    spatial_conv,
 )
+from rtmpose_infer.export.networks.pafpn import PAFPN
 
 STAGE_CHANNELS = (128, 256, 512, 1024)
 STAGE_BLOCKS = (3, 6, 6, 3)
@@ -59,24 +56,19 @@ class CSPNeXt(nn.Module):
         )
         in_channels = stem
         for stage, (out_channels, blocks) in enumerate(zip(self.channels, STAGE_BLOCKS, strict=True), start=1):
-            last = stage == len(STAGE_CHANNELS)
-            layers: list[nn.Module] = [
-                spatial_conv(in_channels, out_channels, 3, stride=2, norm=TORCH_NORM, depthwise=depthwise)
-            ]
-            if last:
-                layers.append(SPPBottleneck(out_channels))
-            layers.append(
-                CSPLayer(
-                    out_channels,
+            self.add_module(
+                f"stage{stage}",
+                csp_stage(
+                    in_channels,
                     out_channels,
                     block=CSPNeXtBlock,
                     num_blocks=depth(blocks, deepen_factor),
-                    add_identity=not last,
+                    last=stage == len(STAGE_CHANNELS),
                     channel_attention=True,
+                    norm=TORCH_NORM,
                     depthwise=depthwise,
-                )
+                ),
             )
-            self.add_module(f"stage{stage}", nn.Sequential(*layers))
             in_channels = out_channels
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
@@ -90,8 +82,8 @@ class CSPNeXt(nn.Module):
         return tuple(outs)
 
 
-class CSPNeXtPAFPN(nn.Module):
-    """Path-aggregation pyramid: coarse maps inform fine ones going down, fine ones inform coarse ones coming back.
+class CSPNeXtPAFPN(PAFPN):
+    """The pyramid with CSPNeXt's blocks and 3×3 output convolutions.
 
     Args:
         in_channels: Channels of the backbone's maps, finest first.
@@ -108,47 +100,12 @@ class CSPNeXtPAFPN(nn.Module):
         num_blocks: int,
         depthwise: bool = False,
     ) -> None:
-        super().__init__()
-        levels = len(in_channels)
-
-        def csp(source: int, target: int) -> CSPLayer:
-            return CSPLayer(
-                source,
-                target,
-                block=CSPNeXtBlock,
-                num_blocks=num_blocks,
-                add_identity=False,
-                depthwise=depthwise,
-            )
-
-        self.reduce_layers = nn.ModuleList()
-        self.top_down_blocks = nn.ModuleList()
-        for level in range(levels - 1, 0, -1):
-            finer = in_channels[level - 1]
-            self.reduce_layers.append(ConvModule(in_channels[level], finer, 1))
-            self.top_down_blocks.append(csp(2 * finer, finer))
-        self.downsamples = nn.ModuleList()
-        self.bottom_up_blocks = nn.ModuleList()
-        for level in range(levels - 1):
-            channels = in_channels[level]
-            self.downsamples.append(spatial_conv(channels, channels, 3, stride=2, depthwise=depthwise))
-            self.bottom_up_blocks.append(csp(2 * channels, in_channels[level + 1]))
-        self.out_convs: nn.ModuleList | None = None
-        if out_channels is not None:
-            self.out_convs = nn.ModuleList(
-                spatial_conv(channels, out_channels, 3, depthwise=depthwise) for channels in in_channels
-            )
-
-    def forward(self, maps: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """Return one map per input map, same resolutions, finest first."""
-        pyramid = [maps[-1]]
-        for step, (reduce, blend) in enumerate(zip(self.reduce_layers, self.top_down_blocks, strict=True)):
-            pyramid[0] = reduce(pyramid[0])
-            upsampled = F.interpolate(pyramid[0], scale_factor=2.0, mode="nearest")
-            pyramid.insert(0, blend(torch.cat((upsampled, maps[-2 - step]), dim=1)))
-        outs = [pyramid[0]]
-        for level, (down, blend) in enumerate(zip(self.downsamples, self.bottom_up_blocks, strict=True)):
-            outs.append(blend(torch.cat((down(outs[-1]), pyramid[level + 1]), dim=1)))
-        if self.out_convs is not None:
-            outs = [conv(out) for conv, out in zip(self.out_convs, outs, strict=True)]
-        return tuple(outs)
+        super().__init__(
+            in_channels,
+            out_channels,
+            num_blocks=num_blocks,
+            block=CSPNeXtBlock,
+            norm=TORCH_NORM,
+            out_kernel=3,
+            depthwise=depthwise,
+        )

@@ -75,12 +75,12 @@ class GatedAttentionUnit(nn.Module):
 
         Args:
             x: Tokens ``[n, tokens, dim]``.
-            position: Code ``[tokens, s]`` added to the shared query/key base, or ``None``.
+            position: Code ``[tokens, s]`` added to queries and keys (RTMO), or ``None``.
         """
         u, v, base = torch.split(F.silu(self.uv(self.ln(x))), [self.e, self.e, self.s], dim=-1)
-        if position is not None:
-            base = base + position
         q = base * self.gamma[0] + self.beta[0]
         k = base * self.gamma[1] + self.beta[1]
+        if position is not None:
+            q, k = q + position, k + position
         attention = F.relu(q @ k.transpose(1, 2) / math.sqrt(self.s)) ** 2
         return self.res_scale(x) + self.o(u * (attention @ v))

@@ -212,6 +212,36 @@ class SPPBottleneck(nn.Module):
         return self.conv2(torch.cat([x, *(pool(x) for pool in self.poolings)], dim=1))
 
 
+def csp_stage(
+    in_channels: int,
+    out_channels: int,
+    *,
+    block: type[CSPNeXtBlock] | type[DarknetBottleneck],
+    num_blocks: int,
+    last: bool,
+    channel_attention: bool,
+    norm: Norm,
+    depthwise: bool,
+) -> nn.Sequential:
+    """Return a backbone stage: halve the resolution, pool a pyramid if it is the last stage, then a CSP layer."""
+    layers: list[nn.Module] = [spatial_conv(in_channels, out_channels, 3, stride=2, norm=norm, depthwise=depthwise)]
+    if last:
+        layers.append(SPPBottleneck(out_channels, norm=norm))
+    layers.append(
+        CSPLayer(
+            out_channels,
+            out_channels,
+            block=block,
+            num_blocks=num_blocks,
+            add_identity=not last,
+            channel_attention=channel_attention,
+            norm=norm,
+            depthwise=depthwise,
+        )
+    )
+    return nn.Sequential(*layers)
+
+
 def _activation(kind: type[nn.Module] | None) -> nn.Module:
     if kind is None:
         return nn.Identity()
