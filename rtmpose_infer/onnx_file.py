@@ -29,6 +29,7 @@ _DTYPES = {
     11: "float64",
 }
 _LONGEST_TEXT = 16 * 2**20
+_FIRST_NODES = 64
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,7 @@ class OnnxHeader:
         inputs: Graph inputs that are not weights.
         outputs: Graph outputs.
         metadata: The model's ``metadata_props``.
+        first_operators: Types of the operators that read the inputs; they tell families of networks apart.
         opset: Version of the default operator set.
         producer: Name and version of the exporter, as it wrote them.
     """
@@ -61,6 +63,7 @@ class OnnxHeader:
     inputs: tuple[OnnxTensor, ...]
     outputs: tuple[OnnxTensor, ...]
     metadata: Mapping[str, str] = field(default_factory=dict)
+    first_operators: frozenset[str] = frozenset()
     opset: int = 0
     producer: str = ""
 
@@ -132,25 +135,37 @@ def _model(view: memoryview) -> OnnxHeader:
             metadata[entry.get(1, "")] = entry.get(2, "")
     if graph is None:
         raise _MalformedError("it holds no graph")
-    inputs, outputs = _graph(view, *graph)
+    inputs, outputs, first = _graph(view, *graph)
     if not outputs:
         raise _MalformedError("its graph has no outputs")
-    return OnnxHeader(inputs, outputs, metadata, opset, " ".join(p for p in producer if p))
+    return OnnxHeader(inputs, outputs, metadata, first, opset, " ".join(p for p in producer if p))
 
 
-def _graph(view: memoryview, start: int, end: int) -> tuple[tuple[OnnxTensor, ...], tuple[OnnxTensor, ...]]:
+def _graph(
+    view: memoryview, start: int, end: int
+) -> tuple[tuple[OnnxTensor, ...], tuple[OnnxTensor, ...], frozenset[str]]:
     inputs, outputs = [], []
     weights: set[str] = set()
+    nodes: list[tuple[int, int]] = []
     for number, kind, a, b in _fields(view, start, end):
         if kind != 2:
             continue
-        if number == 5:
+        if number == 1 and len(nodes) < _FIRST_NODES:
+            nodes.append((a, b))
+        elif number == 5:
             weights.update(_text(view, c, d) for n, k, c, d in _fields(view, a, b) if n == 8 and k == 2)
         elif number == 11:
             inputs.append(_tensor(view, a, b))
         elif number == 12:
             outputs.append(_tensor(view, a, b))
-    return tuple(t for t in inputs if t.name not in weights), tuple(outputs)
+    inputs = [t for t in inputs if t.name not in weights]
+    names = {t.name for t in inputs}
+    first: set[str] = set()
+    for a, b in nodes:
+        texts = [(n, _text(view, c, d)) for n, k, c, d in _fields(view, a, b) if k == 2 and n in {1, 4}]
+        if any(n == 1 and text in names for n, text in texts):
+            first.update(text for n, text in texts if n == 4)
+    return tuple(inputs), tuple(outputs), frozenset(first)
 
 
 def _tensor(view: memoryview, start: int, end: int) -> OnnxTensor:

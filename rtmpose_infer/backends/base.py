@@ -1,0 +1,197 @@
+"""The seam between the pipeline and a runtime: named arrays in, named arrays out.
+
+``Backend.run`` checks what goes in and what comes out and maps a runtime's errors once, so an adapter only implements
+``_run``. Nothing else belongs here: what a runtime cannot do is absent from its adapter, never a stub. Loading (slow, can
+fail) is each adapter's ``load`` function; running is the hot path and must be safe from several threads at once.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rtmpose_infer.errors import (
+    BackendError,
+    ClosedError,
+    DTypeError,
+    InferenceError,
+    InputError,
+    OutputMismatchError,
+    ShapeError,
+)
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+__all__ = ["Arrays", "Backend", "BackendConfig", "BackendInfo", "TensorSpec"]
+
+Arrays = dict[str, npt.NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One input or output of a loaded network.
+
+    Attributes:
+        name: Its name.
+        shape: Sizes; None for a dynamic one.
+        dtype: numpy dtype.
+    """
+
+    name: str
+    shape: tuple[int | None, ...]
+    dtype: np.dtype[Any]
+
+    def accepts(self, shape: tuple[int, ...]) -> bool:
+        """Say whether an array of this shape fits."""
+        return len(shape) == len(self.shape) and all(
+            want is None or want == have for want, have in zip(self.shape, shape, strict=True)
+        )
+
+    def words(self) -> str:
+        """Return the shape as messages show it, such as ``(n, 3, 256, 192)``."""
+        return "(" + ", ".join("n" if size is None else str(size) for size in self.shape) + ")"
+
+
+@dataclass(frozen=True)
+class BackendInfo:
+    """What really runs.
+
+    Attributes:
+        runtime: Name of the backend, such as ``"onnxruntime"``.
+        version: Version of the runtime.
+        device: The device actually used, as the runtime names it.
+        precision: What it computes in, as far as it tells; empty where unknown.
+        threads: Threads of one call; None where the runtime decides.
+        details: Further facts for reports, such as the providers.
+    """
+
+    runtime: str
+    version: str
+    device: str
+    precision: str = ""
+    threads: int | None = None
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackendConfig:
+    """How a network is to be loaded; every adapter reads the same fields.
+
+    Attributes:
+        device: ``"auto"`` (the backend's default), ``"cpu"``, ``"gpu"``, or a name the backend documents, such as
+            ``"cuda:1"``, ``"npu"`` or an ONNX Runtime provider.
+        threads: Threads of one call; None leaves it to the runtime.
+        allow_fallback: Go on with the CPU, and a warning, where the device does not come up; otherwise that is a
+            DeviceUnavailableError.
+        cache_dir: Folder for compiled models; None: the package's cache folder, where the backend compiles.
+        batch_sizes: Batch sizes that a runtime with fixed shapes prepares, ascending.
+        options: Settings of the one runtime, as its adapter documents them.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    allow_fallback: bool = False
+    cache_dir: Path | None = None
+    batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.threads is not None and self.threads < 1:
+            raise InputError(f"threads must be at least 1, got {self.threads}.")
+        if not self.batch_sizes or list(self.batch_sizes) != sorted(set(self.batch_sizes)) or self.batch_sizes[0] < 1:
+            raise InputError(f"batch_sizes must be ascending and positive, got {self.batch_sizes}.")
+
+
+class Backend(ABC):
+    """A network loaded into a runtime.
+
+    Attributes:
+        inputs: What ``run`` takes.
+        outputs: What ``run`` gives.
+        batch_sizes: The batch sizes that are worth running, ascending; None where every size is as good.
+    """
+
+    def __init__(
+        self,
+        inputs: Sequence[TensorSpec],
+        outputs: Sequence[TensorSpec],
+        *,
+        batch_sizes: tuple[int, ...] | None = None,
+    ) -> None:
+        self.inputs = tuple(inputs)
+        self.outputs = tuple(outputs)
+        self.batch_sizes = batch_sizes
+        self._names = {spec.name for spec in self.inputs}
+        self._closed = False
+
+    def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
+        """Run the network once.
+
+        Args:
+            feeds: One array for each of ``inputs``, of its dtype and a shape that fits; need not be contiguous.
+
+        Returns:
+            One array for each of ``outputs``; they belong to the caller.
+
+        Raises:
+            InputError: A name is missing or unknown (ShapeError, DTypeError: an array does not fit).
+            InferenceError: The runtime failed.
+            OutputMismatchError: The runtime's answer does not have the promised tensors.
+            ClosedError: ``close`` was called before.
+        """
+        if self._closed:
+            raise ClosedError(f"this {type(self).__name__} is closed; load the model again.")
+        if feeds.keys() != self._names:
+            raise InputError(f"the network takes {sorted(self._names)}, got {sorted(feeds)}.")
+        checked: Arrays = {}
+        for spec in self.inputs:
+            array = feeds[spec.name]
+            if not isinstance(array, np.ndarray) or array.dtype != spec.dtype:
+                actual = array.dtype if isinstance(array, np.ndarray) else type(array).__name__
+                raise DTypeError(f"input {spec.name!r}", expected=str(spec.dtype), actual=actual)
+            if not spec.accepts(array.shape):
+                raise ShapeError(f"input {spec.name!r}", expected=spec.words(), actual=array.shape)
+            checked[spec.name] = np.ascontiguousarray(array)
+        try:
+            answers = self._run(checked)
+        except BackendError:
+            raise
+        except Exception as error:
+            if self._closed:
+                raise ClosedError(f"this {type(self).__name__} was closed while it ran.") from error
+            message = f"{self.describe().runtime} failed to run the network: {error}"
+            raise InferenceError(message) from error
+        for spec in self.outputs:
+            answer = answers.get(spec.name)
+            if answer is None or not spec.accepts(answer.shape):
+                got = "nothing" if answer is None else f"shape {answer.shape}"
+                raise OutputMismatchError(f"output {spec.name!r}: expected shape {spec.words()}, got {got}.")
+        return answers
+
+    @abstractmethod
+    def _run(self, feeds: Arrays) -> Arrays:
+        """Run the network on checked, contiguous arrays; any exception becomes an InferenceError."""
+
+    @abstractmethod
+    def describe(self) -> BackendInfo:
+        """Return what really runs."""
+
+    def close(self) -> None:
+        """Free the network; may be called twice."""
+        self._closed = True
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

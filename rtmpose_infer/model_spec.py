@@ -1,0 +1,432 @@
+"""What a model needs from the pipeline: input size, colour, normalisation, head, skeleton.
+
+A file should say this itself. The sources, in order: the property ``rtmpose_infer.model_spec`` that this package's
+exporter writes into an ONNX file (JSON of ``ModelSpec``); the ``deploy.json`` and ``pipeline.json`` of an MMDeploy SDK
+folder or zip; the shapes of the tensors, with a warning that says what was assumed. The caller's own words (keyword
+arguments, or a zoo entry) win over all of them. What cannot be known is a ModelError that names what to pass.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rtmpose_infer.errors import InputError, ModelError
+from rtmpose_infer.onnx_file import OnnxHeader, read_onnx_header
+from rtmpose_infer.skeletons import Skeleton, load_skeleton, skeleton_from_dict, unnamed_skeleton
+
+__all__ = ["METADATA_KEY", "ModelFile", "ModelSpec", "load_model_file", "spec_from_header"]
+
+_log = logging.getLogger("rtmpose_infer.model_spec")
+
+METADATA_KEY = "rtmpose_infer.model_spec"
+_VERSION = 1
+_RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+_NONE_MEAN, _NONE_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+_HEADS = {
+    "detection": ("nms", "rtmdet", "yolox"),
+    "pose": ("simcc", "keypoints"),
+    "one_stage": ("rtmo", "rtmo_raw"),
+}
+_SKELETON_OF_COUNT = {
+    14: "crowdpose14",
+    16: "mpii16",
+    17: "coco17",
+    21: "hand21",
+    26: "halpe26",
+    98: "wflw98",
+    106: "face106",
+    133: "wholebody133",
+    136: "halpe136",
+}
+_LARGEST_MEMBER = 2**31
+_LARGEST_RATIO = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelSpec:
+    """What a model file says of itself.
+
+    Attributes:
+        task: ``"detection"``, ``"pose"`` or ``"one_stage"``.
+        head: What the outputs are. Detection: ``"nms"`` (``dets``, ``labels``: decoded and suppressed in the graph),
+            ``"rtmdet"`` (raw maps), ``"yolox"`` (raw rows). Pose: ``"simcc"`` (vectors) or ``"keypoints"`` (decoded in
+            the graph). One-stage: ``"rtmo"`` (decoded in the graph) or ``"rtmo_raw"``.
+        input_size_wh: Width and height of the network's input in pixels.
+        input_format: ``"nchw_float32"`` (the host prepares planes and normalises) or ``"nhwc_uint8"`` (BGR frames as
+            they are; layout, colour and normalisation are in the graph).
+        colour: Channel order the network wants, ``"rgb"`` or ``"bgr"``; for ``"nhwc_uint8"`` always ``"bgr"``.
+        mean: Subtracted from 0–255 values, in the network's channel order; not used for ``"nhwc_uint8"``.
+        std: What the difference is divided by, likewise.
+        pad_value: Detection: grey value of the letterbox's border.
+        class_names: Detection: names of the classes, by label; empty where unknown.
+        padding: Pose: factor by which boxes were enlarged in training.
+        split_ratio: Pose: SimCC bins per input pixel.
+        skeleton: Pose: what the keypoints mean.
+        calibration: Pose: scores to probabilities, as stored by the calibration that measured it; None where unknown.
+        precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        source_sha256: Hash of the checkpoint or model this file was made from; empty where unknown.
+        exporter: Name and version of what wrote the file; empty where unknown.
+        parity: What the parity gate measured on export.
+        origin: Where this knowledge came from: ``"metadata"``, ``"sdk"`` or ``"shapes"``.
+    """
+
+    task: str
+    head: str
+    input_size_wh: tuple[int, int]
+    input_format: str = "nchw_float32"
+    colour: str = "bgr"
+    mean: tuple[float, float, float] = _NONE_MEAN
+    std: tuple[float, float, float] = _NONE_STD
+    pad_value: int = 114
+    class_names: tuple[str, ...] = ()
+    padding: float = 1.25
+    split_ratio: float = 2.0
+    skeleton: Skeleton | None = None
+    calibration: Mapping[str, Any] | None = None
+    precision: str = "fp32"
+    source_sha256: str = ""
+    exporter: str = ""
+    parity: Mapping[str, Any] | None = None
+    origin: str = "metadata"
+
+    def __post_init__(self) -> None:
+        heads = _HEADS.get(self.task)
+        if heads is None:
+            raise ModelError(f"unknown task {self.task!r}; known are {', '.join(_HEADS)}.")
+        if self.head not in heads:
+            raise ModelError(f"unknown head {self.head!r} of a {self.task} model; known are {', '.join(heads)}.")
+        if len(self.input_size_wh) != 2 or not all(0 < side <= 8192 for side in self.input_size_wh):
+            raise ModelError(f"input_size_wh must be width and height from 1 to 8192, got {self.input_size_wh}.")
+        if self.input_format not in {"nchw_float32", "nhwc_uint8"}:
+            raise ModelError(f"unknown input_format {self.input_format!r}.")
+        if self.colour not in {"rgb", "bgr"}:
+            raise ModelError(f"colour must be 'rgb' or 'bgr', got {self.colour!r}.")
+        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
+            raise ModelError(f"mean and std must be three numbers, std positive; got {self.mean} and {self.std}.")
+        if not 0 < self.padding < 10 or not 0 < self.split_ratio < 100:
+            raise ModelError(f"padding {self.padding} or split_ratio {self.split_ratio} is out of range.")
+        if not 0 <= self.pad_value <= 255:
+            raise ModelError(f"pad_value must be 0 to 255, got {self.pad_value}.")
+        if self.task != "detection" and self.skeleton is None:
+            raise ModelError(f"a {self.task} model needs a skeleton; pass skeleton=… (a name or a .json file).")
+
+    def to_json(self) -> str:
+        """Return the JSON text that goes into the file's metadata; ``from_json`` reads it back."""
+        data = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "origin"}
+        if self.skeleton is not None:
+            data["skeleton"] = {
+                "name": self.skeleton.name,
+                "keypoints": self.skeleton.keypoints,
+                "links": self.skeleton.links,
+                "flip_index": self.skeleton.flip_index,
+                "sigmas": None if self.skeleton.sigmas is None else [round(float(s), 6) for s in self.skeleton.sigmas],
+            }
+        return json.dumps({"version": _VERSION, **{k: v for k, v in data.items() if v is not None}})
+
+    @classmethod
+    def from_json(cls, text: str) -> ModelSpec:
+        """Return the spec of a file's metadata.
+
+        Raises:
+            ModelError: The text is not such JSON, or comes from a newer version of the format.
+        """
+        try:
+            data = json.loads(text)
+            version = data.pop("version")
+            if version != _VERSION:
+                raise ModelError(f"the model describes itself in format {version}; this package reads {_VERSION}.")
+            known = {f.name for f in dataclasses.fields(cls)} - {"origin"}
+            values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in data.items() if k in known}
+            if isinstance(values.get("skeleton"), dict):
+                values["skeleton"] = skeleton_from_dict(values["skeleton"])
+            return cls(**values)
+        except (ValueError, TypeError, AttributeError, KeyError) as error:
+            raise ModelError(f"the model's description of itself is malformed: {error!r}. Export it again.") from error
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model ready to be given to a runtime.
+
+    Attributes:
+        data: Path of the file, or its content where it came out of an archive.
+        spec: What the model needs.
+        header: Its inputs and outputs; None for formats other than ONNX, whose runtime tells them.
+        name: How messages call it.
+    """
+
+    data: Path | bytes
+    spec: ModelSpec
+    header: OnnxHeader | None
+    name: str
+
+
+def load_model_file(path: str | Path, *, task: str, **known: Any) -> ModelFile:
+    """Return a model and what it says of itself.
+
+    Args:
+        path: An ONNX file; an MMDeploy SDK folder or zip; an OpenVINO ``.xml`` or ncnn ``.param`` file, whose spec is
+            the file of the same name with ``.json``.
+        task: ``"detection"`` or ``"pose"``: what the model is wanted for.
+        known: Fields of ``ModelSpec`` that the caller knows better, such as ``padding=1.0`` or ``skeleton="halpe26"``.
+
+    Raises:
+        ModelError: The file is missing, broken, of another task, or does not say enough.
+        InputError: ``known`` names no field of ``ModelSpec``, or a skeleton that does not exist.
+    """
+    path = Path(path)
+    known = _checked_overrides(known)
+    if not path.exists():
+        raise ModelError(
+            f"there is no model at {path}. Pass a file that exists, or a name that `rtmpose models list` shows."
+        )
+    data: Path | bytes = path
+    header: OnnxHeader | None = None
+    spec: ModelSpec | None = None
+    if path.is_dir() or path.suffix == ".zip":
+        data, documents = _sdk_from_zip(path) if path.is_file() else _sdk_from_folder(path)
+        header = read_onnx_header(data, name=str(path))
+        spec = _spec_from_metadata(header) or _spec_from_sdk(header, documents, task, known, str(path))
+    elif path.suffix in {".xml", ".param"}:
+        spec = _spec_from_sidecar(path)
+    else:
+        header = read_onnx_header(path)
+        spec = _spec_from_metadata(header)
+        if spec is None and path.name == "end2end.onnx" and (path.parent / "pipeline.json").is_file():
+            spec = _spec_from_sdk(header, _sdk_from_folder(path.parent)[1], task, known, str(path))
+    if spec is None:
+        assert header is not None  # noqa: S101  # only ONNX reaches this
+        spec = spec_from_header(header, task=task, name=str(path), **known)
+    if spec.task != task:
+        raise ModelError(f"{path} is a {spec.task} model; a {task} model is needed here. Were the two models swapped?")
+    if known:
+        spec = _with_known(spec, known)
+    return ModelFile(data, spec, header, str(path))
+
+
+def spec_from_header(header: OnnxHeader, *, task: str, name: str, **known: Any) -> ModelSpec:
+    """Return what the tensors' names and shapes tell, warning about what was assumed.
+
+    Raises:
+        ModelError: The outputs are of no known head or of another task, or the input size stays unknown.
+    """
+    known = _checked_overrides(known)
+    if len(header.inputs) != 1:
+        raise ModelError(f"{name}: expected one input, got {[t.name for t in header.inputs]}.")
+    tensor = header.inputs[0]
+    if len(tensor.shape) != 4:
+        raise ModelError(f"{name}: expected a four-dimensional input, got {tensor.name}{list(tensor.shape)}.")
+    head, found = _head(header)
+    if head is None:
+        shapes = ", ".join(f"{t.name}{list(t.shape)}" for t in header.outputs)
+        raise ModelError(
+            f"{name} has outputs of no known head: {shapes}. Known are dets+labels (NMS in the graph), RTMDet's raw "
+            "maps, YOLOX's rows, SimCC vectors, and keypoints+scores. Export it with `rtmpose export`."
+        )
+    if found != task:
+        raise ModelError(f"{name} is a {found} model; a {task} model is needed here. Were the two models swapped?")
+    nhwc = tensor.dtype == "uint8"
+    if nhwc and tensor.shape[3] not in {3, None}:
+        raise ModelError(f"{name}: a uint8 input must be [n, height, width, 3], got {list(tensor.shape)}.")
+    height, width = tensor.shape[1:3] if nhwc else tensor.shape[2:4]
+    values: dict[str, Any] = {"task": task, "head": head, "origin": "shapes"}
+    values["input_format"] = "nhwc_uint8" if nhwc else "nchw_float32"
+    values["input_size_wh"] = known.get("input_size_wh") or _size(header, head, width, height, name)
+    assumed = []
+    if not nhwc:
+        values |= _normalisation(task, head, header)
+        assumed.append(f"{values['colour'].upper()} input, mean {values['mean']}, std {values['std']}")
+    if task == "pose":
+        if head == "simcc":
+            bins = header.outputs[_output(header, "simcc_x", 0)].shape[2]
+            if bins and "split_ratio" not in known:
+                values["split_ratio"] = bins / values["input_size_wh"][0]
+        count = header.outputs[0].shape[1]
+        values["skeleton"] = known.get("skeleton") or _skeleton(count, name)
+        if "skeleton" not in known:
+            assumed.append(f"skeleton {values['skeleton'].name}")
+        if "padding" not in known:
+            assumed.append("box padding 1.25")
+    spec = ModelSpec(**(values | known))
+    if assumed:
+        _log.warning("%s does not describe itself; assumed: %s.", name, "; ".join(assumed))
+    return spec
+
+
+def _checked_overrides(known: dict[str, Any]) -> dict[str, Any]:
+    fields = {f.name for f in dataclasses.fields(ModelSpec)}
+    known = {k: v for k, v in known.items() if v is not None}
+    if wrong := sorted(set(known) - fields):
+        raise InputError(f"unknown model option {', '.join(wrong)}; known are {', '.join(sorted(fields))}.")
+    if isinstance(known.get("skeleton"), (str, Path)):
+        known["skeleton"] = load_skeleton(known["skeleton"])
+    return known
+
+
+def _with_known(spec: ModelSpec, known: Mapping[str, Any]) -> ModelSpec:
+    skeleton = known.get("skeleton")
+    if skeleton is not None and spec.skeleton is not None and skeleton.num_keypoints != spec.skeleton.num_keypoints:
+        raise ModelError(
+            f"skeleton {skeleton.name!r} has {skeleton.num_keypoints} keypoints; the model has "
+            f"{spec.skeleton.num_keypoints}."
+        )
+    return dataclasses.replace(spec, **known)
+
+
+def _spec_from_metadata(header: OnnxHeader) -> ModelSpec | None:
+    text = header.metadata.get(METADATA_KEY)
+    return None if text is None else ModelSpec.from_json(text)
+
+
+def _spec_from_sidecar(path: Path) -> ModelSpec:
+    sidecar = path.with_suffix(".json")
+    try:
+        return ModelSpec.from_json(sidecar.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"{path} needs {sidecar.name} beside it, which says what the model is: {error}. "
+            "`rtmpose export` writes both."
+        ) from error
+
+
+def _output(header: OnnxHeader, name: str, default: int) -> int:
+    names = [t.name for t in header.outputs]
+    return names.index(name) if name in names else default
+
+
+def _head(header: OnnxHeader) -> tuple[str | None, str]:  # noqa: PLR0911  # one answer per family
+    names = {t.name for t in header.outputs}
+    ranks = [len(t.shape) for t in header.outputs]
+    last = [t.shape[-1] if t.shape else None for t in header.outputs]
+    if {"dets", "labels"} <= names:
+        return ("rtmo", "one_stage") if "keypoints" in names else ("nms", "detection")
+    if {"keypoints", "scores"} <= names:
+        return "keypoints", "pose"
+    if {"simcc_x", "simcc_y"} <= names:
+        return "simcc", "pose"
+    if len(ranks) >= 2 and len(ranks) % 2 == 0 and set(ranks) == {4}:
+        return "rtmdet", "detection"
+    if ranks == [3, 2] and last[0] in {5, None}:
+        return "nms", "detection"
+    if ranks == [3, 3] and header.outputs[0].shape[1] == header.outputs[1].shape[1]:
+        return "simcc", "pose"
+    if ranks == [3] and (last[0] is None or last[0] >= 6):
+        return "yolox", "detection"
+    return None, ""
+
+
+def _size(header: OnnxHeader, head: str, width: int | None, height: int | None, name: str) -> tuple[int, int]:
+    if width and height:
+        return width, height
+    if head == "simcc":  # two bins per pixel in every published model
+        bins_x, bins_y = (header.outputs[_output(header, f"simcc_{a}", i)].shape[2] for i, a in enumerate("xy"))
+        if bins_x and bins_y:
+            return bins_x // 2, bins_y // 2
+    if head == "nms":
+        _log.warning("%s takes any input size; 320×320 is assumed. Pass input_size_wh=(w, h) for another.", name)
+        return 320, 320
+    raise ModelError(f"{name} does not say its input size; pass input_size_wh=(width, height).")
+
+
+def _normalisation(task: str, head: str, header: OnnxHeader) -> dict[str, Any]:
+    if task == "pose":
+        return {"colour": "rgb", "mean": _RGB_MEAN, "std": _RGB_STD}
+    # RTMDet and YOLOX both end in dets and labels. YOLOX begins by slicing the picture into four (its Focus layer)
+    # and reads raw values; RTMDet begins with a convolution.
+    if head == "yolox" or "Conv" not in header.first_operators:
+        return {"colour": "bgr", "mean": _NONE_MEAN, "std": _NONE_STD}
+    return {"colour": "bgr", "mean": _RGB_MEAN[::-1], "std": _RGB_STD[::-1]}
+
+
+def _skeleton(count: int | None, name: str) -> Skeleton:
+    if not count:
+        raise ModelError(f"{name} does not say how many keypoints it has; pass skeleton=….")
+    known = _SKELETON_OF_COUNT.get(count)
+    return unnamed_skeleton(count) if known is None else load_skeleton(known)
+
+
+def _sdk_from_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
+    model = folder / "end2end.onnx"
+    if not model.is_file():
+        raise ModelError(f"{folder} is no MMDeploy SDK folder: it has no end2end.onnx. Pass the .onnx file itself.")
+    documents = {}
+    for name in ("deploy.json", "pipeline.json"):
+        path = folder / name
+        try:
+            documents[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        except (OSError, ValueError) as error:
+            raise ModelError(f"cannot read {path}: {error}.") from error
+    return model, documents
+
+
+def _sdk_from_zip(path: Path) -> tuple[bytes, dict[str, Any]]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = {Path(i.filename).name: i for i in archive.infolist() if not i.is_dir()}
+            if "end2end.onnx" not in members:
+                raise ModelError(f"{path} is no MMDeploy SDK archive: it holds no end2end.onnx.")
+            content = {}
+            for name in ("end2end.onnx", "deploy.json", "pipeline.json"):
+                member = members.get(name)
+                if member is None:
+                    continue
+                if member.file_size > min(_LARGEST_MEMBER, _LARGEST_RATIO * max(member.compress_size, 1) + 2**20):
+                    raise ModelError(f"{path}: {name} would unpack to {member.file_size} bytes; refused.")
+                content[name] = archive.read(member)
+            documents: dict[str, Any] = {
+                n: json.loads(content[n]) for n in ("deploy.json", "pipeline.json") if n in content
+            }
+            return content["end2end.onnx"], documents
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError) as error:
+        raise ModelError(f"cannot read the archive {path}: {error}. Download it again.") from error
+
+
+def _spec_from_sdk(
+    header: OnnxHeader, documents: Mapping[str, Any], task: str, known: Mapping[str, Any], name: str
+) -> ModelSpec | None:
+    pipeline = documents.get("pipeline.json")
+    if pipeline is None:
+        return None
+    try:
+        tasks = pipeline["pipeline"]["tasks"]
+        transforms = {t["type"]: t for t in next(t for t in tasks if t["module"] == "Transform")["transforms"]}
+        post = [t for t in tasks if t["module"] not in {"Transform", "Net"}]
+        found: dict[str, Any] = {"origin": "sdk"}
+        if (normalize := transforms.get("Normalize")) is not None:
+            found["colour"] = "rgb" if normalize.get("to_rgb", False) else "bgr"
+            found["mean"], found["std"] = tuple(normalize["mean"]), tuple(normalize["std"])
+        else:
+            found["colour"], found["mean"], found["std"] = "bgr", _NONE_MEAN, _NONE_STD
+        for kind, key in (("TopDownAffine", "image_size"), ("Pad", "size"), ("Resize", "size")):
+            size = transforms.get(kind, {}).get(key)
+            if size:
+                size = [size, size] if isinstance(size, int) else size
+                found["input_size_wh"] = (int(size[0]), int(size[1]))
+                break
+        padding = transforms.get("TopDownGetBboxCenterScale", {}).get("padding")
+        if padding:
+            found["padding"] = float(padding)
+        pad = transforms.get("Pad", {}).get("pad_val")
+        if pad is not None:
+            pad = pad.get("img", 114) if isinstance(pad, Mapping) else pad
+            found["pad_value"] = int(pad[0] if isinstance(pad, (list, tuple)) else pad)
+        for component in post:
+            if ratio := component.get("params", {}).get("simcc_split_ratio"):
+                found["split_ratio"] = float(ratio)
+    except (KeyError, TypeError, ValueError, StopIteration, AttributeError, IndexError) as error:
+        raise ModelError(
+            f"{name}: pipeline.json is not as MMDeploy writes it ({error!r}). Download it again."
+        ) from error
+    if task == "detection":
+        # RTMDet's and YOLOX's SDK archives give the colour, but a Pad size may be missing for dynamic graphs.
+        found = {k: v for k, v in found.items() if k not in {"padding", "split_ratio"}}
+    else:
+        found.pop("pad_value", None)
+    return spec_from_header(header, task=task, name=name, **{**found, **known, "origin": "sdk"})
