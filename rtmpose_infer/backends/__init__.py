@@ -1,7 +1,7 @@
 """One thin adapter per runtime behind one seam, chosen by name and imported only when used.
 
-An adapter is a module with a function ``load(model, config) -> Backend``. ``_ADAPTERS`` is the whole registry; its order is
-the order in which ``auto`` tries them, which prefers what is fastest where it is really usable.
+An adapter is a module with a function ``load(model, config) -> Backend``. ``_ADAPTERS`` is the whole registry; its
+order is the order in which ``auto`` tries them, which prefers what is fastest where it is really usable.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """The seam between the pipeline and a runtime: named arrays in, named arrays out.
 
 ``Backend.run`` checks what goes in and what comes out and maps a runtime's errors once, so an adapter only implements
-``_run``. Nothing else belongs here: what a runtime cannot do is absent from its adapter, never a stub. Loading (slow, can
-fail) is each adapter's ``load`` function; running is the hot path and must be safe from several threads at once.
+``_run``. Nothing else belongs here: what a runtime cannot do is absent from its adapter, never a stub. Loading (slow,
+can fail) is each adapter's ``load`` function; running is the hot path and must be safe from several threads at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from rtmpose_infer.errors import (
 
 if TYPE_CHECKING:
     from types import TracebackType
-    from typing import Self
+
+    from typing_extensions import Self
 
 __all__ = ["Arrays", "Backend", "BackendConfig", "BackendInfo", "TensorSpec"]
 
