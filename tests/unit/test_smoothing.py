@@ -1,0 +1,138 @@
+"""What a smoother must do to resting, moving, vanishing and returning joints."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rtmpose_infer.errors import InputError
+from rtmpose_infer.smoothing import NoSmoother, OneEuroConfig, OneEuroSmoother, SmoothingState
+
+SIZE = np.array([150.0], np.float32)
+
+
+def run(
+    path: np.ndarray, *, config: OneEuroConfig | None = None, dt_s: float = 1 / 30, valid: np.ndarray | None = None
+) -> np.ndarray:
+    """Smooth a (T, K, 2) path of one person."""
+    smoother = OneEuroSmoother(config)
+    state = SmoothingState.fresh(1, path.shape[1])
+    out = []
+    for t, frame in enumerate(path.astype(np.float32)):
+        seen = np.ones((1, path.shape[1]), bool) if valid is None else valid[t][None]
+        smoothed, state = smoother.update(state, frame[None], seen, scales_px=SIZE, dt_s=dt_s)
+        out.append(smoothed[0])
+    return np.array(out)
+
+
+@given(st.floats(-1e4, 1e4), st.floats(-1e4, 1e4))
+def test_a_constant_comes_back_as_it_is(x: float, y: float) -> None:
+    path = np.tile(np.array([x, y], np.float32), (20, 3, 1))
+    np.testing.assert_allclose(run(path), path, atol=1e-3)
+
+
+def test_the_first_sight_of_a_joint_is_not_delayed() -> None:
+    path = np.random.default_rng(0).uniform(0, 500, (1, 17, 2))
+    np.testing.assert_allclose(run(path), path, rtol=1e-6)
+
+
+def test_white_noise_on_a_resting_joint_shrinks() -> None:
+    path = 300 + np.random.default_rng(0).normal(0, 2, (300, 17, 2))
+    smoothed = run(path)[20:]
+    assert np.diff(smoothed, 2, axis=0).std() < 0.3 * np.diff(path, 2, axis=0).std()
+    assert smoothed.std() < 0.75 * path.std()
+
+
+def test_a_steady_motion_is_followed_within_half_a_frame() -> None:
+    path = np.arange(90)[:, None, None] * np.array([4.0, 2.0])
+    lag_px = np.abs(run(path) - path)[45:].max(axis=(0, 1))
+    assert (lag_px < 0.5 * np.array([4.0, 2.0])).all()
+
+
+def test_the_same_motion_in_time_is_smoothed_alike_at_any_frame_rate() -> None:
+    def at(rate: int) -> float:
+        t = np.arange(0, 3, 1 / rate)
+        path = (100 * np.sin(2 * np.pi * 0.5 * t))[:, None, None] * np.ones(2)
+        error = run(path, dt_s=1 / rate) - path
+        return float(np.abs(error[rate:]).mean())
+
+    assert at(60) == pytest.approx(at(30), rel=0.6)
+    assert at(60) < at(30) < at(15)
+
+
+def test_near_and_far_people_are_smoothed_alike() -> None:
+    rng = np.random.default_rng(0)
+    path = 300 + np.cumsum(rng.normal(0, 2, (60, 4, 2)), axis=0)
+    smoother = OneEuroSmoother()
+    near, far = SmoothingState.fresh(1, 4), SmoothingState.fresh(1, 4)
+    seen = np.ones((1, 4), bool)
+    for frame in path.astype(np.float32):
+        large, near = smoother.update(near, frame[None] * 4, seen, scales_px=SIZE * 4, dt_s=1 / 30)
+        small, far = smoother.update(far, frame[None], seen, scales_px=SIZE, dt_s=1 / 30)
+    np.testing.assert_allclose(large, small * 4, rtol=1e-5)
+
+
+def test_a_joint_that_comes_back_after_a_while_starts_where_it_is() -> None:
+    path = np.zeros((40, 1, 2))
+    path[20:] = 200
+    valid = np.ones((40, 1), bool)
+    valid[10:20] = False
+    np.testing.assert_array_equal(run(path, valid=valid)[20], path[20])
+
+
+def test_a_joint_that_blinks_for_a_frame_goes_on_smoothly() -> None:
+    path = np.arange(60)[:, None, None] * np.array([3.0, 0.0])
+    valid = np.ones((60, 1), bool)
+    valid[40] = False
+    shown = np.where(valid[..., None], path, np.nan)
+    smoothed = run(shown, valid=valid)
+    assert np.isnan(smoothed[40]).all()
+    np.testing.assert_allclose(smoothed[41:], path[41:], atol=1.5)
+
+
+def test_update_leaves_its_arguments_alone() -> None:
+    state = SmoothingState.fresh(1, 2)
+    keypoints = np.ones((1, 2, 2), np.float32)
+    _, after = OneEuroSmoother().update(state, keypoints, np.ones((1, 2), bool), scales_px=SIZE, dt_s=0.1)
+    assert (state.position == 0).all()
+    assert np.isinf(state.unseen_s).all()
+    assert (keypoints == 1).all()
+    assert (after.position == 1).all()
+
+
+def test_no_people_is_fine() -> None:
+    none = np.zeros((0, 5, 2), np.float32)
+    smoothed, state = OneEuroSmoother().update(
+        SmoothingState.fresh(0, 5), none, np.zeros((0, 5), bool), scales_px=np.zeros(0, np.float32), dt_s=0.1
+    )
+    assert smoothed.shape == (0, 5, 2)
+    assert len(state) == 0
+
+
+def test_no_smoother_returns_what_it_gets() -> None:
+    keypoints = np.random.default_rng(0).random((2, 3, 2)).astype(np.float32)
+    state = SmoothingState.fresh(2, 3)
+    smoothed, after = NoSmoother().update(
+        state, keypoints, np.ones((2, 3), bool), scales_px=np.ones(2, np.float32), dt_s=0.1
+    )
+    np.testing.assert_array_equal(smoothed, keypoints)
+    assert after is state
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"min_cutoff_hz": 0},
+        {"beta": -1},
+        {"derivative_cutoff_hz": math.inf},
+        {"trend": 1.5},
+        {"reset_after_s": math.nan},
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(options: dict[str, float]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        OneEuroConfig(**options)

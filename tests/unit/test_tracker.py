@@ -1,0 +1,445 @@
+"""Identities over time, in scripted scenes: a detector that may err, and a network that sees what is in the box."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from rtmpose_infer.errors import InputError, ShapeError
+from rtmpose_infer.results import Detections, Poses
+from rtmpose_infer.skeletons import load_skeleton
+from rtmpose_infer.smoothing import OneEuroConfig
+from rtmpose_infer.tracker import Tracker, TrackerConfig
+
+SKELETON = load_skeleton("coco17")
+FRAME_WH = (1280, 720)
+# Places of the 17 joints in a standing person's box, from 0,0 (top left) to 1,1.
+STANDING = np.array(
+    [
+        [0.50, 0.08], [0.54, 0.06], [0.46, 0.06], [0.60, 0.08], [0.40, 0.08], [0.75, 0.22], [0.25, 0.22], [0.85, 0.38],
+        [0.15, 0.38], [0.90, 0.52], [0.10, 0.52], [0.65, 0.52], [0.35, 0.52], [0.65, 0.74], [0.35, 0.74], [0.65, 0.95],
+        [0.35, 0.95],
+    ],
+    np.float32,
+)  # fmt: skip
+
+
+@dataclass
+class Person:
+    """One person of a frame."""
+
+    bbox: Sequence[float]
+    scores: float | np.ndarray = 0.9
+    bbox_score: float = 0.9
+    junk: dict[int, tuple[float, float]] = field(default_factory=dict)
+    detectable: bool = True
+
+    @property
+    def keypoints(self) -> np.ndarray:
+        x1, y1, x2, y2 = self.bbox
+        points = np.array([x1, y1]) + STANDING * np.array([x2 - x1, y2 - y1])
+        for joint, place in self.junk.items():
+            points[joint] = place
+        return points.astype(np.float32)
+
+
+def standing(x: float, y: float = 100, width: float = 100, height: float = 250, **options: object) -> Person:
+    """Return a person whose box's top left corner is at x, y."""
+    return Person((x, y, x + width, y + height), **options)
+
+
+def detections_of(people: Sequence[Person]) -> Detections:
+    """Return what a faultless detector finds."""
+    people = [p for p in people if p.detectable]
+    return Detections(
+        np.array([p.bbox for p in people], np.float32).reshape(-1, 4),
+        np.array([p.bbox_score for p in people], np.float32),
+        np.zeros(len(people), np.int64),
+    )
+
+
+def poses_in(bboxes: np.ndarray, bbox_scores: np.ndarray, people: Sequence[Person], **frame: object) -> Poses:
+    """Return what a faultless network sees in each box: the person who overlaps it most; nothing in an empty one."""
+    keypoints = np.full((len(bboxes), 17, 2), np.nan, np.float32)
+    scores = np.zeros((len(bboxes), 17), np.float32)
+    for row, box in enumerate(bboxes):
+        best = max(people, key=lambda p: _overlap(box, p.bbox), default=None)
+        if best is not None and _overlap(box, best.bbox) > 0.1:
+            keypoints[row], scores[row] = best.keypoints, best.scores
+        else:
+            keypoints[row] = box[:2] + STANDING * (box[2:] - box[:2])
+            scores[row] = 0.05
+    return Poses(keypoints, scores, bboxes, bbox_scores, SKELETON, **frame)
+
+
+def _overlap(a: Sequence[float], b: Sequence[float]) -> float:
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    shared = width * height
+    return shared / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - shared)
+
+
+class Stage:
+    """A tracker before a scripted scene; counts what it asks for."""
+
+    def __init__(self, config: TrackerConfig | None = None) -> None:
+        self.tracker = Tracker(SKELETON, config or TrackerConfig(smoothing=None))
+        self.frame_wh = FRAME_WH
+        self.time_s = 0.0
+        self.detector_calls = 0
+        self.pose_counts: list[int] = []
+
+    def show(self, people: Sequence[Person], *, detections: Detections | None = None, step_s: float = 1 / 30) -> Poses:
+        """Track one frame; ``detections`` replaces the faultless detector's answer where the detector runs."""
+        due = self.tracker.detection_due(self.time_s, self.frame_wh)
+        found = None
+        if due:
+            self.detector_calls += 1
+            found = detections_of(people) if detections is None else detections
+        proposals = self.tracker.propose(found, timestamp_s=self.time_s, frame_size_wh=self.frame_wh)
+        self.pose_counts.append(len(proposals))
+        poses = poses_in(proposals.bboxes, proposals.bbox_scores, people, frame_size_wh=self.frame_wh)
+        result = self.tracker.update(proposals, poses, timestamp_s=self.time_s, detected=due)
+        self.time_s += step_s
+        return result
+
+    def play(self, scene: Callable[[int], Sequence[Person]], frames: int) -> list[Poses]:
+        """Track ``frames`` frames of ``scene(frame)``."""
+        return [self.show(scene(frame)) for frame in range(frames)]
+
+
+def id_at(poses: Poses, person: Person) -> int | None:
+    """Return the id of the tracked person whose box centre lies nearest to the person's, within a quarter of a box."""
+    if not len(poses):
+        return None
+    x = (person.bbox[0] + person.bbox[2]) / 2
+    y = (person.bbox[1] + person.bbox[3]) / 2
+    centers = (poses.bboxes[:, :2] + poses.bboxes[:, 2:]) / 2
+    distance = np.hypot(*(centers - [x, y]).T)
+    nearest = int(distance.argmin())
+    assert poses.track_ids is not None
+    reach = 0.25 * max(person.bbox[2] - person.bbox[0], person.bbox[3] - person.bbox[1])
+    return int(poses.track_ids[nearest]) if distance[nearest] < reach else None
+
+
+def ids_over_time(results: Sequence[Poses], scene: Callable[[int], Sequence[Person]], which: int) -> set[int]:
+    """Return the ids that one person of the scene was shown under."""
+    found = {id_at(result, scene(frame)[which]) for frame, result in enumerate(results)}
+    return {i for i in found if i is not None}
+
+
+def test_a_single_person_is_shown_in_the_first_frame_and_keeps_the_id() -> None:
+    def scene(frame: int) -> list[Person]:
+        return [standing(100 + 3 * frame)]
+
+    results = Stage().play(scene, 60)
+    assert all(len(r) == 1 for r in results)
+    assert ids_over_time(results, scene, 0) == {1}
+
+
+def test_the_others_keep_their_ids_when_the_first_person_leaves() -> None:
+    def scene(frame: int) -> list[Person]:
+        people = [standing(300 + 2 * frame), standing(600), standing(900)]
+        return people if frame < 30 else people[1:]
+
+    stage = Stage()
+    results = stage.play(scene, 90)
+    ids = [set(r.track_ids.tolist()) for r in results]
+    assert ids[29] == {1, 2, 3}
+    assert all(i == {2, 3} for i in ids[31:])
+    assert stage.detector_calls == math.ceil(90 / 5)
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+def test_ids_do_not_depend_on_the_order_in_which_the_detector_lists_people(count: int) -> None:
+    def scene(frame: int) -> list[Person]:
+        people = [standing(50 + 220 * i + 2 * frame) for i in range(count)]
+        turn = frame % count
+        return people[turn:] + people[:turn]
+
+    stage = Stage(TrackerConfig(det_interval=1, smoothing=None))
+    results = stage.play(scene, 24)
+    for result in results:
+        assert sorted(result.track_ids.tolist()) == list(range(1, count + 1))
+    for i in range(count):
+        shown = {id_at(r, standing(50 + 220 * i + 2 * frame)) for frame, r in enumerate(results)}
+        assert len(shown) == 1
+
+
+def test_an_empty_scene_gives_nobody_asks_for_no_pose_and_detects_at_a_bounded_rate() -> None:
+    stage = Stage()
+    results = stage.play(lambda _: [], 60)
+    assert all(len(r) == 0 and r.track_ids is not None and r.keypoints.shape == (0, 17, 2) for r in results)
+    assert sum(stage.pose_counts) == 0
+    assert stage.detector_calls == math.ceil(60 / 3)
+
+
+def test_a_false_box_without_a_person_in_it_is_no_ghost() -> None:
+    stage = Stage()
+    ghost = Detections(np.array([[0, 0, 1280, 720]], np.float32), np.array([0.95], np.float32), np.zeros(1, np.int64))
+    for _ in range(30):
+        assert len(stage.show([], detections=ghost)) == 0
+    assert stage.tracker.stats.tracks == 0
+
+
+def test_a_weak_newcomer_is_shown_only_when_a_second_detection_supports_it() -> None:
+    def scene(_: int) -> list[Person]:
+        return [standing(300, scores=0.4, bbox_score=0.35)]
+
+    shown = [len(r) for r in Stage().play(scene, 12)]
+    assert shown[:3] == [0, 0, 0]
+    assert shown[5:] == [1] * 7
+
+    once = Stage()
+    once.show(scene(0))
+    later = [len(once.show([], detections=Detections.empty())) for _ in range(20)]
+    assert later == [0] * 20
+
+
+def test_one_junk_joint_does_not_blow_up_the_box() -> None:
+    def scene(frame: int) -> list[Person]:
+        junk = {10: (1200.0, 700.0)} if frame % 7 == 3 else {}
+        return [Person((400, 100, 520, 400), junk=junk)]
+
+    for result in Stage().play(scene, 40):
+        np.testing.assert_allclose(result.bboxes[0], [400, 100, 520, 400], atol=12)
+
+
+def test_a_bust_shot_with_few_joints_is_tracked() -> None:
+    scores = np.zeros(17, np.float32)
+    scores[[0, 1, 2, 3, 4]] = 0.8
+
+    def scene(frame: int) -> list[Person]:
+        return [Person((300 + frame, 100, 700 + frame, 720), scores=scores)]
+
+    results = Stage().play(scene, 40)
+    assert [r.track_ids.tolist() for r in results] == [[1]] * 40
+    np.testing.assert_allclose(results[-1].bboxes[0], [339, 100, 739, 720], atol=25)
+
+
+def test_a_stream_that_changes_its_resolution_keeps_its_people_and_detects_at_once() -> None:
+    stage = Stage()
+    person = standing(400)
+    for _ in range(7):
+        stage.show([person])
+    calls = stage.detector_calls
+    stage.frame_wh = (640, 360)
+    half = Person(tuple(np.array(person.bbox) / 2))
+    after = [stage.show([half]) for _ in range(6)]
+    assert stage.detector_calls == calls + 2
+    assert all(r.track_ids.tolist() == [1] for r in after)
+    np.testing.assert_allclose(after[0].bboxes[0], half.bbox, atol=3)
+
+
+def test_a_frame_of_another_shape_starts_afresh_without_reusing_ids() -> None:
+    stage = Stage()
+    stage.play(lambda _: [standing(400)], 7)
+    stage.frame_wh = (720, 1280)
+    after = stage.play(lambda _: [standing(100, 800)], 7)
+    assert all(r.track_ids.tolist() == [2] for r in after)
+
+
+def test_someone_who_was_covered_comes_back_under_the_same_id() -> None:
+    def scene(frame: int) -> list[Person]:
+        walker = [] if 20 <= frame < 50 else [standing(200 + 4 * frame)]
+        return [*walker, standing(900)]
+
+    results = Stage().play(scene, 80)
+    assert all(r.track_ids.tolist() == [2] for r in results[20:50])
+    assert all(r.track_ids.tolist() == [1, 2] for r in results[55:])
+
+
+def test_a_recovered_person_appears_in_place_without_sliding_there() -> None:
+    def scene(frame: int) -> list[Person]:
+        return [] if 20 <= frame < 35 else [standing(200 + 4 * frame)]
+
+    stage = Stage(TrackerConfig(smoothing=OneEuroConfig()))
+    results = stage.play(scene, 60)
+    back = next(frame for frame in range(35, 60) if len(results[frame]))
+    assert back <= 38
+    assert results[back].track_ids.tolist() == [1]
+    for frame in range(back, 60):
+        np.testing.assert_allclose(results[frame].keypoints[0], scene(frame)[0].keypoints, atol=4)
+
+
+def test_people_out_of_sight_cost_few_poses_and_are_forgotten_in_time() -> None:
+    def scene(frame: int) -> list[Person]:
+        return [standing(200), standing(500)] if frame < 10 else [standing(500)]
+
+    stage = Stage(TrackerConfig(track_lost_s=2.0, smoothing=None))
+    stage.play(scene, 110)
+    assert sum(count - 1 for count in stage.pose_counts[11:]) <= 6
+    back = stage.play(lambda _: [standing(200), standing(500)], 6)
+    assert back[-1].track_ids.tolist() == [2, 3]
+
+
+def test_two_people_who_cross_keep_their_ids() -> None:
+    def scene(frame: int) -> list[Person]:
+        near = standing(100 + 8 * frame, 100, 130, 330)
+        far = standing(900 - 8 * frame, 110, 110, 280)
+        covered = abs(near.bbox[0] + 10 - far.bbox[0]) < 45
+        return [near] if covered else [near, far]
+
+    results = Stage().play(scene, 100)
+    assert ids_over_time(results, lambda f: [standing(100 + 8 * f, 100, 130, 330)], 0) == {1}
+    apart = [id_at(results[f], standing(900 - 8 * f, 110, 110, 280)) for f in (*range(40), *range(62, 100))]
+    assert set(apart) == {2}
+
+
+def test_two_trackers_share_nothing() -> None:
+    first, second = Stage(), Stage()
+    for frame in range(20):
+        a = first.show([standing(100 + frame), standing(500)])
+        b = second.show([standing(900 - frame)])
+    assert a.track_ids.tolist() == [1, 2]
+    assert b.track_ids.tolist() == [1]
+
+
+def test_duplicate_boxes_of_one_person_give_one_id() -> None:
+    def doubled(person: Person) -> Detections:
+        box = np.array(person.bbox)
+        changes = np.array([[0, 0, 0, 0], [-4, 3, 6, -5], [0, 0, 0, -90], [10, 0, 40, 20]])
+        boxes = box + changes
+        return Detections(boxes.astype(np.float32), np.array([0.9, 0.85, 0.6, 0.7], np.float32), np.zeros(4, np.int64))
+
+    stage = Stage()
+    for frame in range(30):
+        person = standing(300 + 3 * frame)
+        assert stage.show([person], detections=doubled(person)).track_ids.tolist() == [1]
+    assert stage.tracker.stats.tracks == 1
+
+
+@pytest.mark.parametrize("interval", [1, 2, 5, 7])
+@pytest.mark.parametrize("frames", [1, 20, 33])
+def test_the_detector_runs_once_every_interval_while_somebody_is_tracked(interval: int, frames: int) -> None:
+    stage = Stage(TrackerConfig(det_interval=interval, smoothing=None))
+    stage.play(lambda frame: [standing(200 + frame), standing(800)], frames)
+    assert stage.detector_calls == math.ceil(frames / interval)
+    assert stage.tracker.stats.detections == stage.detector_calls
+
+
+def test_missed_detections_do_not_interrupt_a_track_that_its_pose_carries() -> None:
+    stage = Stage()
+    for frame in range(60):
+        result = stage.show([standing(200 + 3 * frame, detectable=frame == 0)])
+        assert result.track_ids.tolist() == [1]
+
+
+@pytest.mark.parametrize("step_s", [0.0, -1.0, 1 / 5])
+def test_times_that_stand_still_run_backwards_or_are_coarse_do_no_harm(step_s: float) -> None:
+    stage = Stage(TrackerConfig())
+    results = [stage.show([standing(200 + frame)], step_s=step_s) for frame in range(30)]
+    assert all(r.track_ids.tolist() == [1] for r in results)
+    np.testing.assert_allclose(results[-1].keypoints[0], standing(229).keypoints, atol=3)
+
+
+def test_after_a_long_pause_nobody_is_assumed_to_be_the_one_who_stood_there() -> None:
+    stage = Stage()
+    stage.play(lambda _: [standing(200)], 20)
+    stage.time_s += 60
+    assert stage.show([standing(200)]).track_ids.tolist() == [2]
+
+
+def test_asking_and_proposing_change_nothing() -> None:
+    stage = Stage()
+    stage.play(lambda _: [standing(200)], 7)
+    tracker, t = stage.tracker, stage.time_s
+    before = tracker.propose(None, timestamp_s=t, frame_size_wh=FRAME_WH)
+    for _ in range(5):
+        tracker.detection_due(t + 10, (640, 480))
+        tracker.propose(detections_of([standing(700)]), timestamp_s=t + 0.5, frame_size_wh=FRAME_WH)
+    after = tracker.propose(None, timestamp_s=t, frame_size_wh=FRAME_WH)
+    np.testing.assert_array_equal(before.bboxes, after.bboxes)
+    assert before.track_ids.tolist() == after.track_ids.tolist() == [1]
+    assert stage.show([standing(200)]).track_ids.tolist() == [1]
+
+
+def test_a_refused_update_leaves_the_tracker_as_it_was() -> None:
+    stage = Stage()
+    stage.play(lambda _: [standing(200)], 6)
+    tracker = stage.tracker
+    stats = tracker.stats
+    proposals = tracker.propose(None, timestamp_s=stage.time_s, frame_size_wh=FRAME_WH)
+    with pytest.raises(ShapeError, match="one pose for each of the 1 proposals"):
+        tracker.update(proposals, Poses.empty(SKELETON), timestamp_s=stage.time_s, detected=False)
+    other = Poses.empty(load_skeleton("halpe26"))
+    none = Tracker(SKELETON).propose(None, timestamp_s=0.0, frame_size_wh=FRAME_WH)
+    with pytest.raises(InputError, match="skeleton"):
+        tracker.update(none, other, timestamp_s=stage.time_s, detected=False)
+    assert tracker.stats == stats
+    assert stage.show([standing(200)]).track_ids.tolist() == [1]
+
+
+def test_reset_forgets_everybody_and_starts_ids_at_one() -> None:
+    stage = Stage()
+    stage.play(lambda _: [standing(200), standing(600)], 3)
+    stage.tracker.reset()
+    assert stage.tracker.stats.frames == 0
+    assert stage.show([standing(600)]).track_ids.tolist() == [1]
+
+
+def test_the_order_of_detections_only_permutes_the_result() -> None:
+    people = [standing(100), standing(400), standing(700), standing(1000)]
+
+    def boxes(order: list[int]) -> np.ndarray:
+        stage = Stage()
+        for _ in range(3):
+            result = stage.show([people[i] for i in order])
+        return result.bboxes[np.argsort(result.bboxes[:, 0])]
+
+    np.testing.assert_allclose(boxes([0, 1, 2, 3]), boxes([2, 0, 3, 1]), atol=1e-3)
+
+
+def test_raw_keypoints_stay_beside_the_smoothed_ones_and_unseen_joints_stay_unseen() -> None:
+    rng = np.random.default_rng(0)
+    stage = Stage(TrackerConfig())
+    smoothed, raw = [], []
+    scores = np.full(17, 0.8, np.float32)
+    scores[5] = 0
+    for _ in range(60):
+        person = standing(300, scores=scores)
+        person.junk = {j: tuple(person.keypoints[j] + rng.normal(0, 3, 2)) for j in range(17)} | {5: (np.nan, np.nan)}
+        result = stage.show([person])
+        np.testing.assert_array_equal(result.keypoints_raw[0], person.keypoints)
+        assert np.isnan(result.keypoints[0, 5]).all()
+        smoothed.append(np.delete(result.keypoints[0], 5, axis=0))
+        raw.append(np.delete(result.keypoints_raw[0], 5, axis=0))
+    assert np.diff(smoothed, 2, axis=0).std() < 0.4 * np.diff(raw, 2, axis=0).std()
+
+
+def test_at_most_max_people_are_posed_and_those_in_view_come_first() -> None:
+    stage = Stage(TrackerConfig(det_interval=1, max_people=2, smoothing=None))
+    stage.show([standing(100), standing(400)])
+    result = stage.show([standing(700), standing(1000), standing(100), standing(400)])
+    assert max(stage.pose_counts) == 2
+    assert result.track_ids.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"det_interval": 0}, "det_interval"),
+        ({"det_interval": 2.5}, "det_interval"),
+        ({"det_interval": True}, "det_interval"),
+        ({"det_interval": "often"}, "det_interval"),
+        ({"track_lost_s": -1}, "track_lost_s"),
+        ({"track_lost_s": math.nan}, "track_lost_s"),
+        ({"oks_threshold": 0}, "oks_threshold"),
+        ({"min_keypoints": 0}, "min_keypoints"),
+        ({"max_people": 0}, "max_people"),
+    ],
+)
+def test_settings_out_of_range_are_refused_by_name(options: dict[str, object], word: str) -> None:
+    with pytest.raises(InputError, match=word):
+        TrackerConfig(**options)
+
+
+@pytest.mark.parametrize("time_s", [math.nan, math.inf])
+def test_a_time_that_is_no_number_is_refused(time_s: float) -> None:
+    with pytest.raises(InputError, match="timestamp_s"):
+        Tracker(SKELETON).propose(None, timestamp_s=time_s, frame_size_wh=FRAME_WH)
