@@ -116,21 +116,34 @@ class InputBuffer:
 
     def pictures(self, count: int) -> Frame:
         """Return the first ``count`` uint8 pictures, (count, H, W, 3), to be filled."""
-        if count > len(self._pictures):
-            self._pictures = np.empty((count, *self._shape), np.uint8)
-            if not self._nhwc:
-                self._planes = np.empty((count, 3, *self._shape[:2]), np.float32)
+        self.reserve(count)
         return self._pictures[:count]
 
-    def tensor(self, count: int) -> npt.NDArray[Any]:
-        """Return the filled pictures as the network's input: themselves, or normalised float32 planes."""
+    def reserve(self, count: int) -> None:
+        """Make room for ``count`` pictures, keeping those that are there."""
+        if count <= len(self._pictures):
+            return
+        grown = np.zeros((count, *self._shape), np.uint8)
+        grown[: len(self._pictures)] = self._pictures
+        self._pictures = grown
+        if not self._nhwc:
+            self._planes = np.zeros((count, 3, *self._shape[:2]), np.float32)
+
+    def tensor(self, count: int, *, padded: int = 0) -> npt.NDArray[Any]:
+        """Return the first ``count`` pictures as the network's input: themselves, or normalised float32 planes.
+
+        Args:
+            count: Pictures that were filled.
+            padded: Length of the array to return, where it is to be longer; what the further rows hold is undefined.
+        """
+        length = max(count, padded)
         if self._nhwc:
-            return self._pictures[:count]
+            return self._pictures[:length]
         for picture, planes in zip(self._pictures[:count], self._planes, strict=False):
             cv2.split(picture, self._split)
             for channel, table, plane in zip(self._order, self._tables, planes, strict=True):
                 cv2.LUT(self._split[channel], table, dst=plane)
-        return self._planes[:count]
+        return self._planes[:length]
 
 
 def _opencv_can_wrap(frame: Frame) -> bool:

@@ -1,0 +1,222 @@
+"""Frame and boxes in, poses out: one warp per person into a reused buffer, one network call for all of them."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend
+from rtmpose_infer.batching import input_name, run_filled
+from rtmpose_infer.errors import InputError, ModelError, OutputMismatchError, ShapeError
+from rtmpose_infer.geometry import check_boxes, crop_transform
+from rtmpose_infer.model_spec import ModelSpec, load_model_file
+from rtmpose_infer.preprocess import InputBuffer, check_frame, crop_into
+from rtmpose_infer.results import Poses
+from rtmpose_infer.simcc import decode_simcc, mask_unfound
+from rtmpose_infer.stages import NO_CLOCK, StageClock
+from rtmpose_infer.zoo import resolve
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from rtmpose_infer.backends.base import Arrays
+    from rtmpose_infer.skeletons import Skeleton
+
+__all__ = ["PoseEstimator"]
+
+Floats = npt.NDArray[np.float32]
+
+
+class PoseEstimator:
+    """Estimates the poses of people whose boxes are known.
+
+    ``predict`` may be called from several threads at once.
+
+    Args:
+        model: Path of an ONNX file, of an MMDeploy SDK folder or zip, or a name that ``rtmpose models list`` shows.
+        backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``, ``"ncnn"`` (short: ort, ov, trt) or ``"auto"``.
+        device: See ``BackendConfig.device``.
+        threads: Threads of one network call; None leaves it to the runtime.
+        backend_config: All of the runtime's settings at once, instead of ``device`` and ``threads``.
+        model_options: Fields of ``ModelSpec`` for files that do not describe themselves, such as ``skeleton`` or
+            ``padding``.
+
+    Raises:
+        ModelError: The model is missing, broken or no pose network.
+        BackendError: The runtime is missing or its device did not come up.
+    """
+
+    def __init__(
+        self,
+        model: str | Path,
+        *,
+        backend: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        backend_config: BackendConfig | None = None,
+        **model_options: Any,
+    ) -> None:
+        file = load_model_file(resolve(model, task="pose"), task="pose", **model_options)
+        config = backend_config or BackendConfig(device=device, threads=threads)
+        self._set_up(load_backend(file, backend=backend, config=config), file.spec)
+
+    @classmethod
+    def from_backend(cls, backend: Backend, spec: ModelSpec) -> Self:
+        """Return an estimator around a network that is loaded already, such as a ``CallableBackend``."""
+        estimator = cls.__new__(cls)
+        cls._set_up(estimator, backend, spec)
+        return estimator
+
+    def _set_up(self, backend: Backend, spec: ModelSpec) -> None:
+        if spec.skeleton is None:
+            raise ModelError("the pose network's skeleton is unknown; pass skeleton=….")
+        self.backend = backend
+        self.spec = spec
+        self.skeleton: Skeleton = spec.skeleton
+        input_name(backend, np.dtype(spec.input_format.split("_")[1]), "the pose network")
+        self._local = threading.local()
+
+    def predict(
+        self,
+        frame: npt.NDArray[np.uint8],
+        bboxes_xyxy: npt.ArrayLike,
+        *,
+        bbox_scores: npt.ArrayLike | None = None,
+        clock: StageClock = NO_CLOCK,
+    ) -> Poses:
+        """Return one pose for each box, in the order of the boxes.
+
+        Args:
+            frame: (H, W, 3) uint8, BGR.
+            bboxes_xyxy: (N, 4) boxes, x1 y1 x2 y2 in frame pixels, tight around the persons (the network's own
+                padding is added). They may reach beyond the frame; a box wholly outside gives a pose without joints.
+            bbox_scores: (N,) scores to report; 1 by default.
+            clock: Is lapped after the stages ``crop``, ``pose`` and ``decode_pose``.
+
+        Raises:
+            InputError: A box is NaN, inverted or empty, or there are not as many scores as boxes.
+            ShapeError: The frame is not (H, W, 3), or the boxes are not (N, 4).
+            DTypeError: The frame is not uint8, or the boxes are not numbers.
+            InferenceError: The runtime failed.
+            OutputMismatchError: The network's outputs are not what its file promised.
+            ClosedError: The estimator is closed.
+        """
+        return self.predict_batch([(frame, bboxes_xyxy, bbox_scores)], clock=clock)[0]
+
+    def predict_batch(
+        self,
+        pictures: Sequence[tuple[npt.NDArray[np.uint8], npt.ArrayLike, npt.ArrayLike | None]],
+        *,
+        clock: StageClock = NO_CLOCK,
+    ) -> list[Poses]:
+        """Return the poses of several frames, all people of all frames in as few network calls as it takes.
+
+        Args:
+            pictures: For each frame: the frame, its boxes, and the boxes' scores or None; see ``predict``.
+            clock: See ``predict``.
+        """
+        checked = [(check_frame(f), *_checked_boxes(b, s)) for f, b, s in pictures]
+        counts = [len(boxes) for _, boxes, _ in checked]
+        total = sum(counts)
+        if total == 0:
+            return [Poses.empty(self.skeleton, frame_size_wh=(f.shape[1], f.shape[0])) for f, _, _ in checked]
+        buffer = self._buffer()
+        crops = buffer.pictures(total)
+        size = self.spec.input_size_wh
+        transform = crop_transform(np.concatenate([b for _, b, _ in checked]), size, padding=self.spec.padding)
+        first = 0
+        for (frame, boxes, _), count in zip(checked, counts, strict=True):
+            part = crop_transform(boxes, size, padding=self.spec.padding)
+            crop_into(frame, part, crops[first : first + count])
+            first += count
+        clock.lap("crop")
+        outputs = run_filled(self.backend, buffer, total)
+        clock.lap("pose")
+        keypoints, scores = self._decode(outputs, total)
+        keypoints = transform.to_frame(keypoints)
+        poses = []
+        first = 0
+        for (frame, boxes, box_scores), count in zip(checked, counts, strict=True):
+            rows = slice(first, first + count)
+            size_wh = (frame.shape[1], frame.shape[0])
+            poses.append(self._poses(keypoints[rows], scores[rows], boxes, box_scores, size_wh))
+            first += count
+        clock.lap("decode_pose")
+        return poses
+
+    def _decode(self, outputs: Arrays, count: int) -> tuple[Floats, Floats]:
+        k = self.skeleton.num_keypoints
+        if self.spec.head == "keypoints":
+            keypoints, scores = outputs["keypoints"], outputs["scores"]
+            if keypoints.shape != (count, k, 2) or scores.shape != (count, k):
+                raise OutputMismatchError(
+                    f"expected keypoints {(count, k, 2)} and scores {(count, k)}, got {keypoints.shape} and "
+                    f"{scores.shape}."
+                )
+            return mask_unfound(np.array(keypoints, np.float32), scores), scores
+        names = list(outputs)
+        simcc_x = outputs["simcc_x"] if "simcc_x" in outputs else outputs[names[0]]
+        simcc_y = outputs["simcc_y"] if "simcc_y" in outputs else outputs[names[1]]
+        if simcc_x.ndim != 3 or simcc_x.shape[:2] != (count, k) or simcc_y.shape[:2] != (count, k):
+            raise OutputMismatchError(
+                f"expected SimCC vectors of {count}×{k} keypoints, got {simcc_x.shape} and {simcc_y.shape}."
+            )
+        return decode_simcc(simcc_x, simcc_y, split_ratio=self.spec.split_ratio)
+
+    def _poses(
+        self, keypoints: Floats, scores: Floats, boxes: Floats, box_scores: Floats, size_wh: tuple[int, int]
+    ) -> Poses:
+        width, height = size_wh
+        outside = (boxes[:, 0] >= width) | (boxes[:, 1] >= height) | (boxes[:, 2] <= 0) | (boxes[:, 3] <= 0)
+        if outside.any():  # the network saw only black; whatever it says is made up
+            keypoints, scores = keypoints.copy(), scores.copy()
+            keypoints[outside], scores[outside] = np.nan, 0
+        return Poses(
+            keypoints=keypoints,
+            keypoint_scores=scores,
+            bboxes=boxes,
+            bbox_scores=box_scores,
+            skeleton=self.skeleton,
+            frame_size_wh=size_wh,
+        )
+
+    def _buffer(self) -> InputBuffer:
+        buffer = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = InputBuffer(self.spec)
+        return buffer
+
+    def describe(self) -> BackendInfo:
+        """Return what the network really runs on."""
+        return self.backend.describe()
+
+    def close(self) -> None:
+        """Free the network; may be called twice."""
+        self.backend.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _checked_boxes(bboxes: npt.ArrayLike, scores: npt.ArrayLike | None) -> tuple[Floats, Floats]:
+    boxes = check_boxes(bboxes, "bboxes_xyxy")
+    if scores is None:
+        return boxes, np.ones(len(boxes), np.float32)
+    array = np.asarray(scores, np.float32)
+    if array.shape != (len(boxes),):
+        raise ShapeError("bbox_scores", expected=f"({len(boxes)},)", actual=array.shape, hint="One score for each box.")
+    if not np.isfinite(array).all():
+        raise InputError("bbox_scores holds NaN or infinity; pass finite scores.")
+    return boxes, array

@@ -1,0 +1,372 @@
+"""The whole pipeline: detect when due, estimate all poses in one call, keep identities, smooth.
+
+``PosePipeline`` holds what is expensive (two networks, loaded once, safe to share between threads); ``PoseTracker``
+holds what belongs to one stream (identities, filters, time). A stream's state changes only in the last step of a frame,
+so a failure in the middle of one leaves it as it was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import threading
+from collections.abc import Hashable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import numpy as np
+
+from rtmpose_infer.detector import PersonDetector
+from rtmpose_infer.errors import ClosedError, InputError
+from rtmpose_infer.estimator import PoseEstimator
+from rtmpose_infer.geometry import check_boxes
+from rtmpose_infer.preprocess import check_frame
+from rtmpose_infer.results import Detections, Poses
+from rtmpose_infer.stages import NO_CLOCK, StageClock
+from rtmpose_infer.tracker import Proposals, Tracker, TrackerConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    import numpy.typing as npt
+    from typing_extensions import Self
+
+    from rtmpose_infer.backends import BackendConfig, BackendInfo
+    from rtmpose_infer.preprocess import Frame
+    from rtmpose_infer.skeletons import Skeleton
+
+__all__ = ["DEFAULT_DETECTOR", "DEFAULT_POSE", "PosePipeline", "PoseTracker"]
+
+DEFAULT_DETECTOR = "person-nano"
+DEFAULT_POSE = "body17-tiny"
+_NOMINAL_STEP_S = 1 / 30
+Stream = TypeVar("Stream", bound=Hashable)
+
+
+class PosePipeline:
+    """A detector and a pose network, loaded once; any number of trackers and threads may use them.
+
+    Args:
+        detector: Path or zoo name of a detector, a ``PersonDetector``, or None where the caller brings all boxes.
+        pose: Path or zoo name of a pose network, or a ``PoseEstimator``.
+        backend: Runtime of both networks: ``"auto"``, ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``, ``"ncnn"``.
+        device: See ``BackendConfig.device``.
+        threads: Threads of one network call; None leaves it to the runtime.
+        backend_config: All of the runtime's settings at once, instead of ``device`` and ``threads``.
+        detector_options: Further arguments of ``PersonDetector``, such as ``score_threshold``.
+        pose_options: Further arguments of ``PoseEstimator``, such as ``skeleton``.
+
+    Raises:
+        ModelError: A model is missing, broken or of the wrong task.
+        BackendError: The runtime is missing or its device did not come up.
+    """
+
+    def __init__(
+        self,
+        *,
+        detector: str | Path | PersonDetector | None = DEFAULT_DETECTOR,
+        pose: str | Path | PoseEstimator = DEFAULT_POSE,
+        backend: str = "auto",
+        device: str = "auto",
+        threads: int | None = None,
+        backend_config: BackendConfig | None = None,
+        detector_options: Mapping[str, Any] | None = None,
+        pose_options: Mapping[str, Any] | None = None,
+    ) -> None:
+        common: dict[str, Any] = {
+            "backend": backend,
+            "device": device,
+            "threads": threads,
+            "backend_config": backend_config,
+        }
+        own_detector = isinstance(detector, PersonDetector)
+        if not (detector is None or isinstance(detector, PersonDetector)):
+            detector = PersonDetector(detector, **common, **(detector_options or {}))
+        try:
+            if not isinstance(pose, PoseEstimator):
+                pose = PoseEstimator(pose, **common, **(pose_options or {}))
+        except BaseException:
+            if detector is not None and not own_detector:
+                detector.close()
+            raise
+        self.detector: PersonDetector | None = detector
+        self.estimator: PoseEstimator = pose
+        self._streams: dict[Hashable, _Stream] = {}
+        self._streams_lock = threading.Lock()
+
+    def track_many(
+        self,
+        frames: Mapping[Stream, Frame | None],
+        *,
+        timestamps_s: Mapping[Stream, float] | None = None,
+        config: TrackerConfig | None = None,
+    ) -> dict[Stream, Poses]:
+        """Track one frame of each of several streams, with the networks' calls batched over the streams.
+
+        A stream is known by its key; its state is kept from call to call. A key that was not seen before joins, a key
+        that is absent (or whose frame is None) pauses, ``leave`` forgets one. Frames may differ in size.
+
+        Args:
+            frames: Stream → frame (H, W, 3) uint8 BGR, or None where a camera has nothing this time.
+            timestamps_s: Stream → time of its frame in seconds; 1/30 s after the last one where absent.
+            config: Settings of the tracking for streams that join in this call.
+
+        Returns:
+            Stream → its poses, for every stream that had a frame.
+
+        Raises:
+            InputError: A frame or a timestamp cannot be used; the message names the stream and no stream's state has
+                changed.
+            InferenceError: A runtime failed; no stream's state has changed.
+        """
+        timestamps_s = timestamps_s or {}
+        with self._streams_lock:
+            keys: list[Stream] = []
+            streams: list[_Stream] = []
+            work: list[_Frame] = []
+            for key, image in frames.items():
+                if image is None:
+                    continue
+                stream = self._streams.get(key) or _Stream(self.estimator.skeleton, config or TrackerConfig())
+                try:
+                    work.append(stream.begin(image, timestamps_s.get(key)))
+                except InputError as error:
+                    raise InputError(f"stream {key!r}: {error}") from error
+                keys.append(key)
+                streams.append(stream)
+            results = _advance(self, streams, work, NO_CLOCK)
+            self._streams.update(zip(keys, streams, strict=True))
+        return dict(zip(keys, results, strict=True))
+
+    def leave(self, stream: Hashable) -> None:
+        """Forget a stream of ``track_many``; an unknown one is fine."""
+        with self._streams_lock:
+            self._streams.pop(stream, None)
+
+    def describe(self) -> dict[str, BackendInfo]:
+        """Return what the networks really run on, by ``"detector"`` and ``"pose"``."""
+        info = {"pose": self.estimator.describe()}
+        if self.detector is not None:
+            info["detector"] = self.detector.describe()
+        return info
+
+    def close(self) -> None:
+        """Free both networks; may be called twice."""
+        if self.detector is not None:
+            self.detector.close()
+        self.estimator.close()
+        self._streams.clear()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    """One frame on its way through the pipeline."""
+
+    image: Frame
+    size_wh: tuple[int, int]
+    timestamp_s: float
+    detection_due: bool
+    detections: Detections | None
+
+
+class _Stream:
+    """What belongs to one stream: its tracker, its time and its frame count."""
+
+    def __init__(self, skeleton: Skeleton, config: TrackerConfig) -> None:
+        self._tracker = Tracker(skeleton, config)
+        self._frame_index = 0
+        self._last_time_s: float | None = None
+
+    def begin(self, image: Any, timestamp_s: float | None, bboxes_xyxy: npt.ArrayLike | None = None) -> _Frame:
+        """Check one frame's input; changes nothing."""
+        image = check_frame(image)
+        size_wh = (image.shape[1], image.shape[0])
+        last = self._last_time_s
+        if timestamp_s is None:
+            timestamp_s = 0.0 if last is None else last + _NOMINAL_STEP_S
+        elif not math.isfinite(timestamp_s):
+            raise InputError(f"timestamp_s must be a finite number of seconds, got {timestamp_s}.")
+        elif last is not None and timestamp_s < last:
+            raise InputError(
+                f"timestamp_s went back from {last:g} to {timestamp_s:g}; call reset() before a stream begins anew."
+            )
+        detections = None
+        if bboxes_xyxy is not None:
+            boxes = check_boxes(bboxes_xyxy, "bboxes_xyxy")
+            detections = Detections(boxes, np.ones(len(boxes), np.float32), np.zeros(len(boxes), np.int64))
+        due = detections is None and self._tracker.detection_due(timestamp_s, size_wh)
+        return _Frame(image, size_wh, float(timestamp_s), due, detections)
+
+    def propose(self, frame: _Frame) -> Proposals:
+        """Return the boxes to estimate poses in; changes nothing."""
+        return self._tracker.propose(frame.detections, timestamp_s=frame.timestamp_s, frame_size_wh=frame.size_wh)
+
+    def commit(self, frame: _Frame, proposals: Proposals, poses: Poses) -> Poses:
+        """Take the poses into the stream's state and return the tracked people."""
+        poses = replace(poses, frame_index=self._frame_index, timestamp_s=frame.timestamp_s)
+        tracked = self._tracker.update(
+            proposals, poses, timestamp_s=frame.timestamp_s, detected=frame.detections is not None
+        )
+        self._frame_index += 1
+        self._last_time_s = frame.timestamp_s
+        return tracked
+
+    def reset(self) -> None:
+        """Begin anew."""
+        self._tracker.reset()
+        self._frame_index = 0
+        self._last_time_s = None
+
+
+def _advance(
+    pipeline: PosePipeline, streams: Sequence[_Stream], frames: Sequence[_Frame], clock: StageClock
+) -> list[Poses]:
+    """Take one frame of each stream through the networks; no stream changes before all of them have answered."""
+    frames = list(frames)
+    due = [i for i, frame in enumerate(frames) if frame.detection_due]
+    if due and pipeline.detector is not None:
+        found = pipeline.detector.predict_batch([frames[i].image for i in due], clock=clock)
+        for i, detections in zip(due, found, strict=True):
+            frames[i] = replace(frames[i], detections=detections)
+    work = list(zip(streams, frames, strict=True))
+    proposals = [stream.propose(frame) for stream, frame in work]
+    clock.lap("track")
+    poses = pipeline.estimator.predict_batch(
+        [(f.image, p.bboxes, p.bbox_scores) for f, p in zip(frames, proposals, strict=True)], clock=clock
+    )
+    tracked = [s.commit(f, p, found) for (s, f), p, found in zip(work, proposals, poses, strict=True)]
+    clock.lap("track")
+    return tracked
+
+
+class PoseTracker:
+    """Tracks the poses of people through one stream of frames.
+
+        with PoseTracker() as tracker:
+            for frame in frames:
+                poses = tracker(frame)
+
+    Several threads may call one tracker; their frames are taken one after the other.
+
+    Args:
+        pipeline: Networks to share with other trackers; it stays open when this tracker closes. None: own networks,
+            made from ``pipeline_options`` (the arguments of ``PosePipeline``: detector, pose, backend, device, …).
+        det_interval: Run the detector on every n-th frame, or ``"auto"``.
+        config: All settings of the tracking at once, instead of ``det_interval``.
+        pipeline_options: See ``pipeline``.
+
+    Raises:
+        InputError: An option is out of range, or options were given beside a pipeline.
+        ModelError: A model is missing, broken or of the wrong task.
+        BackendError: The runtime is missing or its device did not come up.
+    """
+
+    def __init__(
+        self,
+        pipeline: PosePipeline | None = None,
+        *,
+        det_interval: int | Literal["auto"] | None = None,
+        config: TrackerConfig | None = None,
+        **pipeline_options: Any,
+    ) -> None:
+        if pipeline is not None and pipeline_options:
+            raise InputError(
+                f"{', '.join(sorted(pipeline_options))}: options of the networks go to the PosePipeline that is shared."
+            )
+        if det_interval is not None:
+            if config is not None:
+                raise InputError("pass either det_interval or config, which holds it.")
+            config = TrackerConfig(det_interval=det_interval)
+        self._owns_pipeline = pipeline is None
+        self.pipeline = pipeline or PosePipeline(**pipeline_options)
+        self._stream = _Stream(self.pipeline.estimator.skeleton, config or TrackerConfig())
+        self._lock = threading.Lock()
+        self._executor: ThreadPoolExecutor | None = None
+        self._closed = False
+
+    def __call__(
+        self,
+        frame: npt.NDArray[np.uint8],
+        *,
+        timestamp_s: float | None = None,
+        bboxes_xyxy: npt.ArrayLike | None = None,
+        clock: StageClock = NO_CLOCK,
+    ) -> Poses:
+        """Return the poses in the stream's next frame.
+
+        Args:
+            frame: (H, W, 3) uint8, BGR. Its size may change from frame to frame.
+            timestamp_s: Its time in seconds, not before the last frame's; 1/30 s after it when None.
+            bboxes_xyxy: (N, 4) boxes of people in this frame, from a detector of one's own; they stand in for the
+                detector's. None: the pipeline's detector runs when it is due.
+            clock: Is lapped at the end of every stage.
+
+        Returns:
+            The people seen in this frame, with ``track_ids``.
+
+        Raises:
+            InputError: The frame, boxes or time cannot be used (ShapeError, DTypeError).
+            InferenceError: A runtime failed.
+            ClosedError: The tracker is closed.
+
+        After any error the tracker's state is as before this frame.
+        """
+        with self._lock:
+            if self._closed:
+                raise ClosedError("this PoseTracker is closed; make another one.")
+            clock.start()
+            work = self._stream.begin(frame, timestamp_s, bboxes_xyxy)
+            return _advance(self.pipeline, [self._stream], [work], clock)[0]
+
+    async def atrack(
+        self,
+        frame: npt.NDArray[np.uint8],
+        *,
+        timestamp_s: float | None = None,
+        bboxes_xyxy: npt.ArrayLike | None = None,
+    ) -> Poses:
+        """Return what calling the tracker returns, without blocking the event loop.
+
+        Frames are taken in the order of the calls. The frame must not be changed before the result is there.
+        """
+        if self._executor is None:
+            self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rtmpose-tracker")
+        return await asyncio.get_running_loop().run_in_executor(
+            self._executor, lambda: self(frame, timestamp_s=timestamp_s, bboxes_xyxy=bboxes_xyxy)
+        )
+
+    def reset(self) -> None:
+        """Forget everyone; ids start at 1 and time and frame numbers at 0 again."""
+        with self._lock:
+            self._stream.reset()
+
+    def describe(self) -> dict[str, BackendInfo]:
+        """Return what the networks really run on, by ``"detector"`` and ``"pose"``."""
+        return self.pipeline.describe()
+
+    def close(self) -> None:
+        """End the tracker, and free the networks unless they are shared; may be called twice."""
+        self._closed = True
+        if self._executor is not None:
+            self._executor.shutdown()
+            self._executor = None
+        if self._owns_pipeline:
+            self.pipeline.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
