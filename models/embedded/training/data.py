@@ -1,0 +1,204 @@
+"""The training pictures packed into flat arrays, and the augmented batches drawn from them.
+
+Decoding thousands of WebP files costs more than a training step of these small networks, so the pictures are decoded
+once into one uint8 array per data set that is held in memory afterwards. Every augmentation of a sample is folded into
+one affine matrix, hence one `cv2.warpAffine` per sample; batches are made in one background thread, for OpenCV
+releases the interpreter lock and the two cores belong to the network.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import queue
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+CROP_WH = (180, 240)
+PADDING = 1.25
+FLIP_PAIRS = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+TEACHER_SCORE_THRESHOLD = 0.35
+
+
+def pack_pose(shared: Path, work: Path) -> None:
+    """Write `pose_images.npy` (N, 240, 180, 3) uint8 BGR and `pose_labels.npz`, labels in packed pixels."""
+    source = shared / "data" / "pose_train"
+    labels = dict(np.load(source / "labels.npz"))
+    count = len(labels["name"])
+    width, height = CROP_WH
+    images = np.lib.format.open_memmap(
+        work / "pose_images.npy", mode="w+", dtype=np.uint8, shape=(count, height, width, 3)
+    )
+    scales = np.zeros((count, 2), np.float32)
+    for index, name in enumerate(labels["name"]):
+        crop = cv2.imread(str(source / "crops" / str(name)))
+        scales[index] = width / crop.shape[1], height / crop.shape[0]
+        matrix = np.diag([*scales[index].tolist(), 0.0])[:2]
+        images[index] = cv2.warpAffine(crop, matrix, CROP_WH, flags=cv2.INTER_LINEAR)
+    images.flush()
+    keypoints = labels["keypoints"].astype(np.float32)
+    teacher = labels["teacher"].astype(np.float32)
+    keypoints[..., :2] *= scales[:, None]
+    teacher[..., :2] *= scales[:, None]
+    boxes = labels["box_xyxy"].astype(np.float32) * np.tile(scales, 2)
+    np.savez(work / "pose_labels.npz", keypoints=keypoints, teacher=teacher, boxes=boxes, source=labels["source"])
+    print(f"packed {count} person crops")
+
+
+def pack_pictures(shared: Path, work: Path) -> None:
+    """Write `pictures.npy` (N, 256, 256, 3) uint8 BGR, still squashed, and their original sizes."""
+    source = shared / "data" / "person_boxes_train"
+    records = json.loads((source / "persons.json").read_text())["images"]
+    pictures = np.lib.format.open_memmap(
+        work / "pictures.npy", mode="w+", dtype=np.uint8, shape=(len(records), 256, 256, 3)
+    )
+    for index, record in enumerate(records):
+        pictures[index] = cv2.imread(str(source / "images" / record["file_name"]))
+    pictures.flush()
+    sizes = np.array([[record["orig_width"], record["orig_height"]] for record in records], np.float32)
+    np.save(work / "picture_sizes.npy", sizes)
+    print(f"packed {len(records)} pictures")
+
+
+class PoseCrops:
+    """Augmented person crops with one soft-label centre and weight per keypoint.
+
+    Ground truth wins where it exists; where it is missing the stand-in network's keypoint is used at a lower weight.
+    """
+
+    def __init__(self, work: Path, *, coco_share: float = 0.6) -> None:
+        self.images = np.load(work / "pose_images.npy")
+        labels = np.load(work / "pose_labels.npz")
+        truth, teacher, self.boxes = labels["keypoints"], labels["teacher"], labels["boxes"]
+        labelled = truth[..., 2] > 0
+        taught = ~labelled & (teacher[..., 2] > TEACHER_SCORE_THRESHOLD)
+        self.points = np.where(labelled[..., None], truth[..., :2], teacher[..., :2])
+        self.weights = (labelled + 0.5 * taught).astype(np.float32)
+        coco = labels["source"] < 2
+        self.probability = np.where(coco, coco_share / coco.sum(), (1 - coco_share) / (~coco).sum())
+
+    def batch(
+        self, rng: np.random.Generator, size: int, input_wh: tuple[int, int], strength: float
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return images (B, H, W, 3) uint8 BGR, keypoints (B, 17, 2) in input pixels and weights (B, 17).
+
+        Args:
+            rng: Source of all randomness.
+            size: Samples in the batch.
+            input_wh: Network input, pixels.
+            strength: 0 gives the plain evaluation crop with a flip, 1 the full augmentation.
+        """
+        width, height = input_wh
+        chosen = rng.choice(len(self.boxes), size, p=self.probability)
+        images = np.empty((size, height, width, 3), np.uint8)
+        points = np.empty((size, 17, 2), np.float32)
+        weights = np.empty((size, 17), np.float32)
+        for row, index in enumerate(chosen):
+            x0, y0, x1, y1 = self.boxes[index]
+            box_w, box_h = max(x1 - x0, 1.0), max(y1 - y0, 1.0)
+            crop_w = PADDING * max(box_w, box_h * width / height)
+            crop_w *= np.exp(strength * rng.normal(0, 0.13))
+            shift = strength * rng.normal(0, 0.04, 2) * crop_w
+            angle = strength * rng.normal(0, 18) if rng.random() < 0.4 else 0.0
+            scale = width / crop_w
+            cos, sin = scale * np.cos(np.deg2rad(angle)), scale * np.sin(np.deg2rad(angle))
+            mirror = -1.0 if rng.random() < 0.5 else 1.0
+            linear = np.array([[mirror * cos, -mirror * sin], [sin, cos]])
+            centre = np.array([(x0 + x1) / 2 + shift[0], (y0 + y1) / 2 + shift[1]])
+            offset = np.array([width / 2, height / 2]) - linear @ centre
+            matrix = np.hstack([linear, offset[:, None]])
+            cv2.warpAffine(self.images[index], matrix, input_wh, dst=images[row], flags=cv2.INTER_LINEAR)
+            order = FLIP_PAIRS if mirror < 0 else slice(None)
+            points[row] = (self.points[index] @ linear.T + offset)[order]
+            weights[row] = self.weights[index][order]
+            if rng.random() < 0.3 * strength:
+                hole = (rng.uniform(0.1, 0.3, 2) * input_wh).astype(int)
+                left, top = (rng.random(2) * (np.array(input_wh) - hole)).astype(int)
+                images[row, top : top + hole[1], left : left + hole[0]] = rng.integers(0, 256, 3)
+        inside = ((points > -0.5) & (points < np.array(input_wh) - 0.5)).all(-1)
+        return colour_jitter(images, rng, strength), points, weights * inside
+
+
+class Pictures:
+    """Whole pictures, stretched back and letterboxed at a random scale, for teaching the detector."""
+
+    def __init__(self, work: Path) -> None:
+        self.pictures = np.load(work / "pictures.npy")
+        self.sizes = np.load(work / "picture_sizes.npy")
+
+    def batch(self, rng: np.random.Generator, size: int, input_wh: tuple[int, int], strength: float) -> np.ndarray:
+        """Return images (B, H, W, 3) uint8 BGR; strength 0 gives the runtime's letterbox with a flip."""
+        width, height = input_wh
+        images = np.empty((size, height, width, 3), np.uint8)
+        for row, index in enumerate(rng.integers(0, len(self.pictures), size)):
+            original = self.sizes[index]
+            scale = min(width / original[0], height / original[1])
+            offset = np.zeros(2)
+            if rng.random() < 0.6 * strength:
+                scale *= np.exp(rng.uniform(-0.5, 0.8))
+                free = np.array(input_wh) - original * scale
+                offset = rng.random(2) * free
+            stretch = original * scale / 256
+            flip = rng.random() < 0.5
+            picture = self.pictures[index]
+            matrix = np.array([[stretch[0], 0, offset[0]], [0, stretch[1], offset[1]]])
+            matrix[:, 2] += 0.5 * stretch - 0.5
+            cv2.warpAffine(
+                picture[:, ::-1] if flip else picture,
+                matrix,
+                input_wh,
+                dst=images[row],
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_CONSTANT,
+                borderValue=(114, 114, 114),
+            )
+        return colour_jitter(images, rng, strength)
+
+
+def colour_jitter(images: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """Change brightness, contrast and the balance of the channels, by one table look-up per channel."""
+    if strength == 0:
+        return images
+    ramp = np.arange(256, dtype=np.float32)
+    for image in images:
+        gain = np.exp(strength * (rng.normal(0, 0.15) + rng.normal(0, 0.06, 3)))
+        lift = strength * rng.normal(0, 12)
+        table = np.clip((ramp[:, None] - 128) * gain + 128 + lift, 0, 255).astype(np.uint8)
+        cv2.LUT(image, table[None], dst=image)
+    return images
+
+
+def prefetch(make: Callable[[], object], depth: int = 4) -> Iterator[object]:
+    """Yield the results of `make` for ever, computed ahead in one background thread."""
+    ready: queue.Queue[object] = queue.Queue(depth)
+
+    def work() -> None:
+        while True:
+            ready.put(make())
+
+    threading.Thread(target=work, daemon=True).start()
+    while True:
+        yield ready.get()
+
+
+def main() -> None:
+    """Pack both data sets."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--shared", type=Path, default=CHECKOUT.parent / "shared")
+    parser.add_argument("--work", type=Path, default=CHECKOUT.parent / "training")
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    pack_pictures(options.shared, options.work)
+    pack_pose(options.shared, options.work)
+
+
+if __name__ == "__main__":
+    main()
