@@ -20,8 +20,6 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-import cv2
-
 from rtmpose_infer.workers import Worker
 
 __all__ = [
@@ -105,8 +103,8 @@ class Machine:
         usable_cpus: How many of them this process may use at once: affinity and the container's quota.
         cpu_features: Vector and matrix extensions that matter to networks.
         memory_bytes: Physical memory, or the container's limit where that is lower; None where unknown.
-        gpus: NVIDIA GPUs.
-        gpu_driver: The NVIDIA driver's version; empty without one.
+        cuda: The NVIDIA driver and its GPUs; None without one.
+        cuda_problem: Why an NVIDIA driver that is installed does not answer; empty if it does.
         python: Version and implementation of Python.
     """
 
@@ -116,14 +114,14 @@ class Machine:
     usable_cpus: float
     cpu_features: tuple[str, ...]
     memory_bytes: int | None
-    gpus: tuple[Gpu, ...]
-    gpu_driver: str
+    cuda: CudaDriver | None
+    cuda_problem: str
     python: str
 
 
 def describe_machine() -> Machine:
     """Return this computer; takes a fraction of a second, because the GPU driver is asked in a process of its own."""
-    driver, _ = probe_cuda_driver()
+    cuda, cuda_problem = probe_cuda_driver()
     info = _cpuinfo()
     return Machine(
         system=f"{platform.system()} {platform.release()} {platform.machine()}",
@@ -132,8 +130,8 @@ def describe_machine() -> Machine:
         usable_cpus=usable_cpus(),
         cpu_features=_cpu_features(info),
         memory_bytes=_memory_bytes(),
-        gpus=() if driver is None else driver.gpus,
-        gpu_driver="" if driver is None else driver.version,
+        cuda=cuda,
+        cuda_problem=cuda_problem,
         python=f"{platform.python_version()} ({platform.python_implementation()})",
     )
 
@@ -293,6 +291,10 @@ def _cpu_features(cpuinfo: str) -> tuple[str, ...]:
     if match := re.search(r"^(?:flags|Features)\s*:\s*(.+)$", cpuinfo, re.MULTILINE):
         flags = set(match[1].split())
         return tuple(name for flag, name in _FLAGS.items() if flag in flags)
+    try:
+        import cv2
+    except ImportError:  # reports are also made of environments whose OpenCV is broken
+        return ()
     return tuple(name for number, name in _OPENCV_FLAGS.items() if cv2.checkHardwareSupport(number))
 
 
