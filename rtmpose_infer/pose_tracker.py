@@ -211,11 +211,11 @@ class _Stream:
         """Return the boxes to estimate poses in; changes nothing."""
         return self._tracker.propose(frame.detections, timestamp_s=frame.timestamp_s, frame_size_wh=frame.size_wh)
 
-    def commit(self, frame: _Frame, proposals: Proposals, poses: Poses) -> Poses:
+    def commit(self, frame: _Frame, proposals: Proposals, poses: Poses, clock: StageClock) -> Poses:
         """Take the poses into the stream's state and return the tracked people."""
         poses = replace(poses, frame_index=self._frame_index, timestamp_s=frame.timestamp_s)
         tracked = self._tracker.update(
-            proposals, poses, timestamp_s=frame.timestamp_s, detected=frame.detections is not None
+            proposals, poses, timestamp_s=frame.timestamp_s, detected=frame.detections is not None, clock=clock
         )
         self._frame_index += 1
         self._last_time_s = frame.timestamp_s
@@ -244,7 +244,7 @@ def _advance(
     poses = pipeline.estimator.predict_batch(
         [(f.image, p.bboxes, p.bbox_scores) for f, p in zip(frames, proposals, strict=True)], clock=clock
     )
-    tracked = [s.commit(f, p, found) for (s, f), p, found in zip(work, proposals, poses, strict=True)]
+    tracked = [s.commit(f, p, found, clock) for (s, f), p, found in zip(work, proposals, poses, strict=True)]
     clock.lap("track")
     return tracked
 

@@ -38,6 +38,7 @@ from rtmpose_infer.errors import InputError, ShapeError
 from rtmpose_infer.geometry import clip_boxes, iou_matrix
 from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.smoothing import NoSmoother, OneEuroConfig, OneEuroSmoother, Smoother, SmoothingState
+from rtmpose_infer.stages import NO_CLOCK, StageClock
 
 if TYPE_CHECKING:
     from rtmpose_infer.skeletons import Skeleton
@@ -347,7 +348,15 @@ class Tracker:
             detected=detected[kept],
         )
 
-    def update(self, proposals: Proposals, poses: Poses, *, timestamp_s: float, detected: bool) -> Poses:
+    def update(
+        self,
+        proposals: Proposals,
+        poses: Poses,
+        *,
+        timestamp_s: float,
+        detected: bool,
+        clock: StageClock = NO_CLOCK,
+    ) -> Poses:
         """Take the poses of the proposals, and return those of the confirmed people in view, with ids.
 
         Args:
@@ -355,6 +364,7 @@ class Tracker:
             poses: One pose for each proposal, in that order.
             timestamp_s: Time of the frame in seconds; a time that does not advance counts as one usual step.
             detected: Whether the detector ran on this frame.
+            clock: Is lapped after ``track`` (who is who) and after ``smooth``; what follows is left to the caller.
 
         Returns:
             The people in view: ``track_ids``, smoothed ``keypoints``, ``keypoints_raw``, boxes that follow the joints.
@@ -385,6 +395,7 @@ class Tracker:
         shown_tracks = followed.joined(born)
         sources = np.concatenate([seen.sources[cols], seen.sources[unclaimed & (seen.ids == 0)]])
         points = poses.keypoints_raw[sources]
+        clock.lap("track")
         smoothed, smoothing = self._smoother.update(
             shown_tracks.smoothing,
             points,
@@ -392,6 +403,7 @@ class Tracker:
             scales_px=shown_tracks.sizes,
             dt_s=step,
         )
+        clock.lap("smooth")
         shown_tracks = replace(shown_tracks, smoothing=smoothing)
         result = self._result(shown_tracks, poses, sources, smoothed, frame_size_wh=frame_size, timestamp_s=timestamp_s)
 
