@@ -1,0 +1,453 @@
+"""Frames from pictures, folders of pictures, video files and network addresses.
+
+Every source yields what can be read and only then says what could not: a file that is cut off gives all its frames
+and then raises ``MediaError``; a damaged packet or picture is skipped and counted, because one bad frame must not
+cost the others. Files are untrusted: frames beyond ``MAX_FRAME_PIXELS`` are refused before they are decoded, and a
+file may not make FFmpeg open other files or addresses (playlists are refused).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from rtmpose_infer.errors import InputError, MediaError
+from rtmpose_infer.video._pyav import import_av, reason, without_credentials
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+__all__ = [
+    "MAX_FRAME_PIXELS",
+    "Frame",
+    "FrameSource",
+    "PictureSource",
+    "VideoFileSource",
+    "load_picture",
+    "open_source",
+]
+
+_LOGGER = logging.getLogger(__name__)
+
+MAX_FRAME_PIXELS = 1 << 27
+"""Frames with more pixels than this (16,384 × 8,192) are refused: 400 MB each, in practice a broken or hostile file."""
+
+_PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
+_DEFAULT_PICTURE_RATE = 30.0
+_DEFAULT_FRAME_RATE = 25.0
+_NETWORK_TIMEOUT_S = 10.0
+_MAX_DECODER_THREADS = 4
+
+# What each kind of address may open. "file" is missing from the network's lists on purpose: a playlist from a server
+# must not be able to name a file of this machine.
+_HTTP_PROTOCOLS = "http,https,httpproxy,tcp,tls,crypto,data"
+_STREAM_PROTOCOLS = {
+    "http": _HTTP_PROTOCOLS,
+    "https": _HTTP_PROTOCOLS,
+    "rtsp": "rtsp,rtp,srtp,udp,tcp,tls",
+    "rtsps": "rtsp,rtp,srtp,udp,tcp,tls",
+    "rtmp": "rtmp,rtmpe,rtmps,rtmpt,tcp,tls",
+    "rtmps": "rtmp,rtmpe,rtmps,rtmpt,tcp,tls",
+    "rtp": "rtp,srtp,udp",
+    "udp": "udp",
+    "srt": "srt,udp",
+}
+# Demultiplexers that read text and then open what it names, or draw text as pictures.
+_REFUSED_FORMATS = frozenset({"concat", "dash", "ffmetadata", "hls", "image2", "imf", "lavfi", "sdp", "tty", "vobsub"})
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One picture of a source.
+
+    Attributes:
+        image: (H, W, 3) uint8 BGR, upright, C-contiguous; the receiver owns it.
+        index: Number of the frame in its source, from 0; frames that a live source dropped are counted.
+        timestamp_s: Time since the first frame of the source, in seconds; strictly increasing.
+        name: File name of a picture; None for the frames of a video.
+    """
+
+    image: npt.NDArray[np.uint8]
+    index: int
+    timestamp_s: float
+    name: str | None = None
+
+
+class FrameSource(ABC):
+    """An iterator of frames, read once, in order; a context manager that closes what it opened.
+
+    Attributes:
+        name: What to call the source in messages and file names; never holds a password.
+        is_live: The source runs in real time and does not wait for its reader.
+        frame_rate: Frames per second, on average; None where unknown.
+        frame_count: The number of frames to expect, as the file claims; None where unknown.
+        size_wh: Width and height of the upright frames; None until known.
+        skipped_frames: How many frames were too damaged to decode and left out so far.
+        damaged_frames: How many frames were given although the decoder had to guess parts of them.
+        dropped_frames: How many frames a live source discarded so far because newer ones had come.
+    """
+
+    name: str = ""
+    is_live: bool = False
+    frame_rate: float | None = None
+    frame_count: int | None = None
+    size_wh: tuple[int, int] | None = None
+    skipped_frames: int = 0
+    damaged_frames: int = 0
+    dropped_frames: int = 0
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """Yield the frames.
+
+        Raises:
+            MediaError: After the last readable frame, when the source ended too early or had no frame at all.
+        """
+
+    def close(self) -> None:  # noqa: B027  # pictures hold nothing open
+        """Release the file or device; frames already yielded stay valid. Calling it again does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def open_source(source: str | os.PathLike[str] | int, *, picture_rate: float = _DEFAULT_PICTURE_RATE) -> FrameSource:
+    """Open a picture, a folder of pictures, a video file, a camera or a network address.
+
+    Args:
+        source: A path; a camera index (``0`` or ``"0"``); or an address (rtsp, http, rtmp, srt, udp, rtp). Cameras and
+            streams without an end are live: their newest frame is kept and older ones are dropped.
+        picture_rate: Frames per second that a folder of pictures stands for.
+
+    Raises:
+        MediaError: It does not exist, cannot be reached, or is neither a picture nor a video.
+        BackendUnavailableError: It is a video and PyAV is not installed.
+        InputError: ``picture_rate`` is not a positive number.
+    """
+    from rtmpose_infer.video.live import CameraSource, LatestFrameSource  # live builds on this module
+
+    if not (math.isfinite(picture_rate) and picture_rate > 0):
+        raise InputError(f"picture_rate: expected frames per second above 0, got {picture_rate}.")
+    if isinstance(source, int):
+        return LatestFrameSource(CameraSource(source))
+    text = os.fspath(source)
+    scheme = re.match(r"([a-z][a-z0-9+.-]+)://", text, flags=re.IGNORECASE)
+    if scheme:
+        if scheme[1].lower() not in _STREAM_PROTOCOLS:
+            known = ", ".join(sorted(_STREAM_PROTOCOLS))
+            raise MediaError(f"{without_credentials(text)}: cannot read {scheme[1]}:// addresses; known are {known}.")
+        stream = VideoFileSource(text)
+        return LatestFrameSource(stream) if stream.is_live else stream
+    path = Path(text)
+    if path.is_dir():
+        return PictureSource(_pictures_in(path), name=path.resolve().name, frame_rate=picture_rate)
+    if path.is_file() or path.is_fifo() or path.is_char_device() or path.is_block_device():
+        if path.suffix.lower() in _PICTURE_SUFFIXES:
+            return PictureSource([path], name=path.name, frame_rate=picture_rate)
+        return VideoFileSource(path)
+    if text.isdecimal():
+        return LatestFrameSource(CameraSource(int(text)))
+    raise MediaError(
+        f"{text}: no such file or folder. Pass a video, a picture, a folder of pictures, "
+        "a camera index such as 0, or an address such as rtsp://…"
+    )
+
+
+def load_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
+    """Return a picture as (H, W, 3) uint8 BGR, turned upright as its EXIF data says; transparency is dropped.
+
+    Raises:
+        MediaError: The file is missing, no picture, damaged, or larger than ``MAX_FRAME_PIXELS``.
+    """
+    path = Path(path)
+    try:
+        # Not cv2.imread: it cannot open every file name on Windows and hides the reason of a failure.
+        data = path.read_bytes()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot read the picture: {reason(error)}.") from error
+    _check_frame_size(_claimed_size(data), str(path))
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR) if data else None
+    except cv2.error as error:
+        raise MediaError(f"{path}: cannot decode the picture: {error.err}.") from error
+    if image is None:
+        raise MediaError(f"{path}: not a picture that OpenCV can decode, or a damaged one ({len(data)} bytes).")
+    return np.asarray(image, dtype=np.uint8)
+
+
+class PictureSource(FrameSource):
+    """Pictures as frames: one file, or a sequence at an assumed frame rate. A damaged picture is skipped and logged."""
+
+    def __init__(self, paths: Sequence[Path], *, name: str, frame_rate: float = _DEFAULT_PICTURE_RATE) -> None:
+        self._paths = list(paths)
+        self.name = name
+        self.frame_rate = frame_rate
+        self.frame_count = len(self._paths)
+
+    def __iter__(self) -> Iterator[Frame]:
+        failure: MediaError | None = None
+        for index, path in enumerate(self._paths):
+            try:
+                image = load_picture(path)
+            except MediaError as error:
+                self.skipped_frames += 1
+                failure = error
+                _LOGGER.warning("skipped a picture: %s", error)
+                continue
+            self.size_wh = self.size_wh or (image.shape[1], image.shape[0])
+            yield Frame(image, index, index / float(self.frame_rate or _DEFAULT_PICTURE_RATE), path.name)
+        if failure is not None and self.skipped_frames == len(self._paths):
+            raise failure
+
+
+class VideoFileSource(FrameSource):
+    """The video stream of a file or address, through FFmpeg, with its own timestamps and rotated upright.
+
+    A stream without a known duration, or over a real-time protocol, has ``is_live`` set; wrap it in
+    ``LatestFrameSource`` to drop stale frames instead of lagging behind.
+    """
+
+    def __init__(self, source: str | os.PathLike[str]) -> None:
+        av = import_av()
+        text = os.fspath(source)
+        scheme = text.partition("://")[0].lower() if "://" in text else "file"
+        is_network = scheme in _STREAM_PROTOCOLS
+        self.name = without_credentials(text) if is_network else Path(text).name
+        self._label = self.name if is_network else text
+        # The explicit protocol keeps a file called "concat:…" a file.
+        url = text if is_network else f"file:{text}"
+        options = {"protocol_whitelist": _STREAM_PROTOCOLS[scheme] if is_network else "file"}
+        if scheme.startswith("rtsp"):
+            options |= {"rtsp_transport": "tcp", "fflags": "nobuffer"}
+        try:
+            self._container = av.open(url, options=options, timeout=_NETWORK_TIMEOUT_S if is_network else None)
+        except (av.FFmpegError, OSError, ValueError) as error:
+            raise MediaError(_why_unreadable(self._label, is_network=is_network, words=reason(error))) from error
+        try:
+            self._set_up(is_network=is_network, real_time=is_network and not scheme.startswith("http"))
+        except BaseException:
+            self._container.close()
+            raise
+
+    def _set_up(self, *, is_network: bool, real_time: bool) -> None:
+        formats = set(self._container.format.name.split(","))
+        refused = formats & (_REFUSED_FORMATS - {"hls", "sdp"} if is_network else _REFUSED_FORMATS)
+        if refused:
+            raise MediaError(
+                f"{self._label}: is not a video but a text of the form {min(refused)!r}, which may name other "
+                "files; pass the video itself."
+            )
+        streams = self._container.streams.video
+        if not streams:
+            raise MediaError(f"{self._label}: holds no video stream; only video can be tracked.")
+        stream = self._stream = streams[0]
+        if stream.codec_context is None:
+            raise MediaError(f"{self._label}: no decoder for its video codec; convert it to H.264 with ffmpeg first.")
+        _check_frame_size((stream.width, stream.height), self._label)
+        # Decoding needs a core at most; more threads would take cores from inference, and each holds a frame.
+        stream.thread_type = "AUTO"
+        stream.codec_context.thread_count = min(_MAX_DECODER_THREADS, os.cpu_count() or 1)
+        stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
+        rate = stream.average_rate or stream.guessed_rate
+        self.frame_rate = float(rate) if rate else None
+        self._expected_s, self._tolerance_s = self._expected_duration()
+        self.is_live = real_time or (is_network and self._expected_s is None)
+        if stream.frames:
+            self.frame_count = int(stream.frames)
+        elif self._expected_s and self.frame_rate:
+            self.frame_count = round(self._expected_s * self.frame_rate)
+
+        self._is_gif = "gif" in formats and not is_network
+
+    def _expected_duration(self) -> tuple[float | None, float]:
+        """Return how many seconds of video the file claims, and by how much the frames may fall short of it."""
+        stream, container = self._stream, self._container
+        frame_s = 1 / (self.frame_rate or _DEFAULT_FRAME_RATE)
+        whole_s = container.duration / 1e6 if container.duration else None
+        if stream.duration and stream.time_base:
+            own_s = float(stream.duration * stream.time_base)
+            # An edit list shortens the movie but not the track; a longer sound track lengthens the movie.
+            return (own_s if whole_s is None else min(own_s, whole_s)), max(0.1, 4 * frame_s)
+        return whole_s, max(2.0, 0.05 * (whole_s or 0.0))
+
+    def __iter__(self) -> Iterator[Frame]:
+        av = import_av()
+        reformatter = av.video.reformatter.VideoReformatter()
+        index, first_s, last_s = 0, 0.0, -math.inf
+        frame_s = 1 / (self.frame_rate or _DEFAULT_FRAME_RATE)
+        for decoded in self._decoded_frames(av):
+            try:
+                _check_frame_size((decoded.width, decoded.height), self._label)
+                image = _upright(
+                    reformatter.reformat(decoded, format="bgr24", threads=1).to_ndarray(), decoded.rotation
+                )
+            except (av.FFmpegError, ValueError) as error:
+                self._skip(error)
+                continue
+            time_s = decoded.time
+            if index == 0:
+                first_s = time_s or 0.0
+            now_s = last_s + frame_s if time_s is None else time_s - first_s
+            if index == 0:
+                now_s = 0.0
+            elif not now_s > last_s:
+                # Raw streams have no times, and some muxers repeat one; time must still go forward.
+                now_s = last_s + frame_s
+            self.size_wh = self.size_wh or (image.shape[1], image.shape[0])
+            self._note_damage(damaged=decoded.is_corrupt)
+            yield Frame(image, index, now_s)
+            index, last_s = index + 1, now_s
+        if index == 0:
+            raise MediaError(f"{self._label}: not a single frame could be decoded; the file is empty or damaged.")
+        self._check_complete(index, max(last_s + frame_s, self._packets_end_s))
+
+    def _decoded_frames(self, av: Any) -> Iterator[Any]:
+        self._stopped_by: BaseException | None = None
+        self._packets_end_s = 0.0
+        packets = self._container.demux(self._stream)
+        start = self._stream.start_time or 0
+        while True:
+            try:
+                packet = next(packets)
+            except StopIteration:
+                return
+            except (av.FFmpegError, OSError) as error:
+                # What the decoder still holds was read before the failure.
+                self._stopped_by = error
+                packet = None
+            if packet is not None and packet.pts is not None:
+                end_s = float((packet.pts + (packet.duration or 0) - start) * packet.time_base)
+                self._packets_end_s = max(self._packets_end_s, end_s)
+            try:
+                frames = self._stream.decode(packet)
+            except av.FFmpegError as error:
+                self._skip(error)
+                frames = []
+            yield from frames
+            if packet is None:
+                return
+
+    def _skip(self, error: BaseException) -> None:
+        self.skipped_frames += 1
+        # A damaged file has thousands of such packets; the count is reported, the first one explained.
+        level = logging.WARNING if self.skipped_frames == 1 else logging.DEBUG
+        _LOGGER.log(level, "%s: skipped a damaged frame: %s", self._label, reason(error))
+
+    def _note_damage(self, *, damaged: bool) -> None:
+        self.damaged_frames += damaged
+        if damaged and self.damaged_frames == 1:
+            _LOGGER.warning("%s: parts of a frame are damaged; the decoder filled them in.", self._label)
+
+    def _check_complete(self, frames: int, end_s: float) -> None:
+        if self._stopped_by is not None:
+            what = "the stream stopped" if self.is_live else "reading stopped"
+            raise MediaError(
+                f"{self._label}: {what} after {frames} frames ({end_s:.1f} s): {reason(self._stopped_by)}. "
+                "What was read until then is complete."
+            ) from self._stopped_by
+        promise = ""
+        if self._is_gif and not _ends_with_gif_trailer(Path(self._label)):
+            promise = "and its end mark is missing"
+        elif not self.is_live and self._expected_s is not None and self._expected_s - end_s > self._tolerance_s:
+            promise = f"of the {self._expected_s:.1f} s that the file promises"
+        if promise:
+            raise MediaError(
+                f"{self._label}: ends too early: {frames} frames or {end_s:.1f} s could be read {promise}. "
+                "What was read is complete; the file is cut off or damaged, copy it again for the rest."
+            )
+
+    def close(self) -> None:
+        """Close the file or connection."""
+        self._container.close()
+
+
+def _ends_with_gif_trailer(path: Path) -> bool:
+    """Tell whether a GIF is whole: it states no length, but ends with a semicolon (some writers pad with zeros)."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1024))
+        return file.read().rstrip(b"\0").endswith(b";")
+
+
+def _pictures_in(folder: Path) -> list[Path]:
+    try:
+        paths = [p for p in folder.iterdir() if p.suffix.lower() in _PICTURE_SUFFIXES and not p.name.startswith(".")]
+    except OSError as error:
+        raise MediaError(f"{folder}: cannot list the folder: {reason(error)}.") from error
+    if not paths:
+        suffixes = " ".join(sorted(_PICTURE_SUFFIXES))
+        raise MediaError(f"{folder}: holds no pictures (looked for {suffixes}); pass a folder of pictures, or a video.")
+    return sorted(paths, key=_natural_order)
+
+
+def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
+    """Sort ``frame2`` before ``frame10``: runs of digits compare as numbers."""
+    parts = re.split(r"(\d+)", path.name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts], path.name
+
+
+def _claimed_size(data: bytes) -> tuple[int, int] | None:
+    """Return width and height as a PNG, JPEG or BMP header claims, so that a bomb is refused before it is decoded."""
+    if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
+        return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
+    if data[:2] == b"BM":
+        width, height = (int.from_bytes(data[i : i + 4], "little", signed=True) for i in (18, 22))
+        return abs(width), abs(height)
+    if data[:2] != b"\xff\xd8":
+        return None
+    position = 2
+    while position + 9 <= len(data) and data[position] == 0xFF:
+        marker = data[position + 1]
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
+            height, width = (int.from_bytes(data[position + i : position + i + 2], "big") for i in (5, 7))
+            return width, height
+        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+    return None
+
+
+def _check_frame_size(size_wh: tuple[int, int] | None, label: str) -> None:
+    if size_wh is not None and size_wh[0] * size_wh[1] > MAX_FRAME_PIXELS:
+        raise MediaError(
+            f"{label}: frames of {size_wh[0]}×{size_wh[1]} pixels are refused; the limit is {MAX_FRAME_PIXELS:,} "
+            "pixels. Scale it down first."
+        )
+
+
+def _upright(image: npt.NDArray[np.uint8], rotation: int) -> npt.NDArray[np.uint8]:
+    """Turn a decoded frame counter-clockwise by ``rotation`` degrees, as its display matrix asks (multiples of 90)."""
+    code = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, -180: cv2.ROTATE_180}
+    turn = code.get(round(rotation / 90) * 90)
+    return image if turn is None else np.asarray(cv2.rotate(image, turn), dtype=np.uint8)
+
+
+def _why_unreadable(label: str, *, is_network: bool, words: str) -> str:
+    if is_network:
+        return (
+            f"{label}: cannot open the stream: {words}. Check the address, the user and password in it, "
+            "and that this machine can reach it."
+        )
+    path = Path(label)
+    if not path.exists():
+        return f"{label}: no such file."
+    if path.is_file() and path.stat().st_size == 0:
+        return f"{label}: the file is empty (0 bytes)."
+    return (
+        f"{label}: not a video that FFmpeg can open ({words}). If it is an MP4 whose copy or recording was cut off, "
+        "its index is missing; copy it again, or repair it with the tool that recorded it."
+    )

@@ -1,0 +1,679 @@
+"""Reading and writing video. The films are made here, a few small frames each; nothing is committed."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import importlib
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from rtmpose_infer.errors import BackendUnavailableError, DTypeError, InputError, MediaError, ShapeError
+from rtmpose_infer.video import (
+    Frame,
+    FrameSource,
+    LatestFrameSource,
+    PictureWriter,
+    VideoFileSource,
+    VideoWriter,
+    load_picture,
+    open_source,
+    open_writer,
+)
+from rtmpose_infer.video._pyav import without_credentials
+
+av = pytest.importorskip("av", reason="video needs PyAV")
+
+
+def grey(level: int, width: int = 64, height: int = 48) -> np.ndarray:
+    return np.full((height, width, 3), level, np.uint8)
+
+
+def make_video(
+    path: Path,
+    images: list[np.ndarray],
+    times_s: list[float] | None = None,
+    *,
+    codec: str = "libx264",
+    rate: int = 25,
+    options: dict[str, str] | None = None,
+    rotation: int = 0,
+) -> Path:
+    """Write frames with PyAV itself, so that reading is tested against something other than our writer."""
+    times_s = times_s or [i / rate for i in range(len(images))]
+    with av.open(str(path), "w", options=options or {}) as container:
+        stream = container.add_stream(codec, rate=rate)
+        stream.height, stream.width = images[0].shape[:2]
+        stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+        if codec != "gif":
+            stream.codec_context.time_base = Fraction(1, 1000) if codec != "mpeg4" else Fraction(1, rate)
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for image, time_s in zip(images, times_s, strict=True):
+            frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format=stream.pix_fmt)
+            base = Fraction(1, 1000) if codec not in ("mpeg4", "gif") else Fraction(1, rate)
+            frame.pts, frame.time_base = round(time_s / base), base
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    return path
+
+
+def levels(frames: list[Frame]) -> list[float]:
+    return [float(frame.image.mean()) for frame in frames]
+
+
+class ListedSource(FrameSource):
+    """A live source whose frames are released one by one by the test."""
+
+    is_live = True
+    name = "listed"
+
+    def __init__(self, frames: list[Frame], gate: Callable[[int], None], failure: Exception | None = None) -> None:
+        self._frames, self._gate, self._failure = frames, gate, failure
+        self.closed_by: str | None = None
+
+    def __iter__(self) -> Iterator[Frame]:
+        for i, frame in enumerate(self._frames):
+            self._gate(i)
+            yield frame
+        self._gate(len(self._frames))
+        if self._failure is not None:
+            raise self._failure
+
+    def close(self) -> None:
+        self.closed_by = threading.current_thread().name
+
+
+class TestPictures:
+    def test_one_picture_is_one_frame_at_time_zero(self, tmp_path):
+        cv2.imwrite(str(tmp_path / "a.png"), grey(77))
+        with open_source(tmp_path / "a.png") as source:
+            frames = list(source)
+        assert [(f.index, f.timestamp_s, f.name) for f in frames] == [(0, 0.0, "a.png")]
+        assert frames[0].image.shape == (48, 64, 3)
+        assert not source.is_live
+        assert source.frame_count == 1
+
+    def test_folder_is_read_in_natural_order_at_the_given_rate(self, tmp_path):
+        for number in (10, 2, 1):
+            cv2.imwrite(str(tmp_path / f"frame{number}.png"), grey(number))
+        (tmp_path / "notes.txt").write_text("not a picture")
+        frames = list(open_source(tmp_path, picture_rate=10))
+        assert levels(frames) == [1, 2, 10]
+        assert [f.timestamp_s for f in frames] == [0.0, 0.1, 0.2]
+
+    def test_damaged_picture_is_skipped_and_counted_and_the_others_keep_their_times(self, tmp_path):
+        for number in range(3):
+            cv2.imwrite(str(tmp_path / f"{number}.png"), grey(number))
+        (tmp_path / "1.png").write_bytes((tmp_path / "1.png").read_bytes()[:30])
+        source = open_source(tmp_path, picture_rate=1)
+        assert [f.timestamp_s for f in source] == [0.0, 2.0]
+        assert source.skipped_frames == 1
+
+    def test_grey_and_transparent_and_sixteen_bit_pictures_become_bgr_uint8(self, tmp_path):
+        for name, image in {
+            "grey.png": np.full((5, 7), 200, np.uint8),
+            "rgba.png": np.full((5, 7, 4), 200, np.uint8),
+            "deep.png": np.full((5, 7, 3), 200 * 257, np.uint16),
+        }.items():
+            cv2.imwrite(str(tmp_path / name), image)
+            loaded = load_picture(tmp_path / name)
+            assert loaded.shape == (5, 7, 3)
+            assert loaded.dtype == np.uint8
+            assert loaded.max() == 200
+
+    def test_picture_taken_sideways_is_turned_upright(self, tmp_path):
+        path = tmp_path / "phone.jpg"
+        cv2.imwrite(str(path), grey(100, width=64, height=48))
+        jpeg = path.read_bytes()
+        # EXIF orientation 6: the picture is to be turned clockwise by 90 degrees.
+        tiff = b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x06\0\0\0\0\0\0\0"
+        segment = b"Exif\0\0" + tiff
+        path.write_bytes(jpeg[:2] + b"\xff\xe1" + (len(segment) + 2).to_bytes(2, "big") + segment + jpeg[2:])
+        assert load_picture(path).shape == (64, 48, 3)
+
+    @pytest.mark.parametrize("content", [b"", b"hello", b"\x89PNG\r\n\x1a\n"])
+    def test_file_that_is_no_picture_is_a_media_error(self, tmp_path, content):
+        path = tmp_path / "x.png"
+        path.write_bytes(content)
+        with pytest.raises(MediaError, match=r"x\.png"):
+            list(open_source(path))
+
+    def test_picture_bomb_is_refused_by_its_header(self, tmp_path):
+        path = tmp_path / "bomb.png"
+        cv2.imwrite(str(path), grey(0))
+        data = bytearray(path.read_bytes())
+        data[16:24] = (30_000).to_bytes(4, "big") * 2
+        path.write_bytes(data)
+        with pytest.raises(MediaError, match="30000×30000 pixels are refused"):
+            load_picture(path)
+
+    def test_jpeg_and_bmp_bombs_are_refused_too(self, tmp_path):
+        jpeg, bmp = tmp_path / "a.jpg", tmp_path / "a.bmp"
+        cv2.imwrite(str(jpeg), grey(9))
+        cv2.imwrite(str(bmp), grey(9))
+        data = bytearray(jpeg.read_bytes())
+        start = data.index(b"\xff\xc0")
+        data[start + 5 : start + 9] = (60_000).to_bytes(2, "big") * 2
+        jpeg.write_bytes(data)
+        data = bytearray(bmp.read_bytes())
+        data[18:26] = (60_000).to_bytes(4, "little") * 2
+        bmp.write_bytes(data)
+        for path in (jpeg, bmp):
+            with pytest.raises(MediaError, match="60000×60000"):
+                load_picture(path)
+
+    def test_empty_folder_says_what_it_looked_for(self, tmp_path):
+        with pytest.raises(MediaError, match=r"holds no pictures .*\.png"):
+            open_source(tmp_path)
+
+
+class TestVideoFiles:
+    def test_frames_come_with_the_files_own_times(self, tmp_path):
+        times_s = [0.0, 0.04, 0.5, 0.51, 2.0]
+        path = make_video(tmp_path / "vfr.mp4", [grey(40 * i) for i in range(5)], times_s)
+        with open_source(path) as source:
+            frames = list(source)
+        assert [f.timestamp_s for f in frames] == pytest.approx(times_s, abs=1e-3)
+        assert [f.index for f in frames] == [0, 1, 2, 3, 4]
+        assert levels(frames) == pytest.approx([0, 40, 80, 120, 160], abs=3)
+        assert source.size_wh == (64, 48)
+        assert source.frame_count == 5
+
+    @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".avi", "mpeg4"), (".gif", "gif")])
+    def test_other_containers_and_gif_are_read_whole(self, tmp_path, suffix, codec):
+        path = make_video(tmp_path / f"a{suffix}", [grey(25 * i) for i in range(8)], codec=codec, rate=10)
+        frames = list(open_source(path))
+        assert len(frames) == 8
+        assert frames[4].timestamp_s == pytest.approx(0.4, abs=0.02)
+        assert np.all(np.diff(levels(frames)) > 5)
+
+    def test_colours_survive_decoding(self, tmp_path):
+        image = grey(0)
+        image[:] = (40, 90, 200)
+        frame = next(iter(open_source(make_video(tmp_path / "c.mp4", [image] * 3))))
+        assert frame.image.mean(axis=(0, 1)) == pytest.approx((40, 90, 200), abs=4)
+
+    @pytest.mark.skipif(not hasattr(av.VideoStream, "set_display_rotation"), reason="this PyAV cannot write rotation")
+    def test_phone_video_is_turned_upright_as_its_metadata_says(self, tmp_path):
+        image = grey(0, width=64, height=48)
+        image[:24] = 255
+        turned = next(iter(open_source(make_video(tmp_path / "r.mp4", [image] * 3, rotation=90))))
+        # Counter-clockwise by 90 degrees: the bright upper half comes to the left.
+        assert turned.image.shape == (64, 48, 3)
+        assert turned.image[:, :20].mean() > 240
+        assert turned.image[:, 28:].mean() < 15
+
+    def test_raw_stream_without_times_gets_increasing_ones(self, tmp_path):
+        path = make_video(tmp_path / "raw.h264", [grey(20 * i) for i in range(6)])
+        times_s = [f.timestamp_s for f in open_source(path)]
+        assert len(times_s) == 6
+        assert np.all(np.diff(times_s) > 0)
+
+    def test_cut_off_file_gives_all_its_frames_and_then_says_so(self, tmp_path):
+        rng = np.random.default_rng(0)
+        images = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(50)]
+        whole = make_video(tmp_path / "w.mp4", images, options={"movflags": "faststart"})
+        cut = tmp_path / "cut.mp4"
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+        frames: list[Frame] = []
+        with pytest.raises(MediaError, match=r"cut\.mp4: ends too early: \d+ frames .* promises"):
+            frames.extend(open_source(cut))
+        assert 20 <= len(frames) < 50
+
+    def test_cut_off_gif_says_so(self, tmp_path):
+        rng = np.random.default_rng(0)
+        whole = make_video(
+            tmp_path / "w.gif", [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(10)], codec="gif"
+        )
+        cut = tmp_path / "cut.gif"
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+        frames: list[Frame] = []
+        with pytest.raises(MediaError, match="end mark is missing"):
+            frames.extend(open_source(cut))
+        assert 3 <= len(frames) < 10
+
+    def test_damaged_bytes_in_the_middle_cost_no_other_frame(self, tmp_path):
+        rng = np.random.default_rng(0)
+        images = [rng.integers(0, 255, (96, 128, 3), dtype=np.uint8) for _ in range(30)]
+        path = make_video(tmp_path / "d.mp4", images, options={"movflags": "faststart"})
+        data = bytearray(path.read_bytes())
+        middle = len(data) // 2
+        data[middle : middle + 3000] = rng.bytes(3000)
+        path.write_bytes(data)
+        source = open_source(path)
+        frames = list(source)
+        assert len(frames) + source.skipped_frames == 30
+        assert source.skipped_frames + source.damaged_frames >= 1
+
+    def test_file_without_its_index_is_explained(self, tmp_path):
+        whole = make_video(tmp_path / "w.mp4", [grey(i) for i in range(20)])
+        cut = tmp_path / "cut.mp4"
+        cut.write_bytes(whole.read_bytes()[:600])
+        with pytest.raises(MediaError, match="index is missing"):
+            open_source(cut)
+
+    def test_video_without_a_single_frame_is_a_media_error(self, tmp_path):
+        path = tmp_path / "none.mp4"
+        with av.open(str(path), "w", options={"movflags": "empty_moov"}) as container:
+            stream = container.add_stream("libx264", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "yuv420p"
+            container.start_encoding()
+        with pytest.raises(MediaError, match=r"not a single frame|no decoder|not a video"):
+            list(open_source(path))
+
+    def test_size_change_in_mid_stream_keeps_each_frames_own_size(self, tmp_path):
+        # Two H.264 streams one after the other in one transport stream, as a camera does when its setting changes.
+        parts = [make_video(tmp_path / f"{w}.ts", [grey(w, width=w, height=48)] * 5) for w in (64, 96)]
+        joined = tmp_path / "joined.ts"
+        joined.write_bytes(b"".join(p.read_bytes() for p in parts))
+        shapes = {f.image.shape for f in open_source(joined)}
+        assert shapes == {(48, 64, 3), (48, 96, 3)}
+
+    @pytest.mark.parametrize(
+        ("name", "text", "words"),
+        [
+            ("a.mp4", "hello world\n" * 500, "not a video"),
+            ("a.m3u8", "#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nsecret.mp4\n#EXT-X-ENDLIST\n", "may name other"),
+            ("b.mp4", "ffconcat version 1.0\nfile secret.mp4\n", "may name other"),
+            ("c.txt", "hello world\n" * 500, "may name other|not a video"),
+        ],
+    )
+    def test_text_is_not_followed_to_other_files(self, tmp_path, name, text, words):
+        make_video(tmp_path / "secret.mp4", [grey(1)] * 3)
+        (tmp_path / name).write_text(text)
+        with pytest.raises(MediaError, match=words):
+            open_source(tmp_path / name)
+
+    def test_file_name_that_looks_like_a_protocol_is_still_a_file(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        make_video(tmp_path / "plain.mp4", [grey(5)] * 3)
+        (tmp_path / "plain.mp4").rename(tmp_path / "concat:plain.mp4")
+        assert len(list(open_source("concat:plain.mp4"))) == 3
+
+    def test_audio_file_has_no_video(self, tmp_path):
+        path = tmp_path / "a.wav"
+        with av.open(str(path), "w") as container:
+            stream = container.add_stream("pcm_s16le", rate=8000)
+            frame = av.AudioFrame.from_ndarray(np.zeros((1, 800), np.int16), format="s16", layout="mono")
+            frame.sample_rate = 8000
+            container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        with pytest.raises(MediaError, match="no video stream"):
+            open_source(path)
+
+    def test_missing_and_empty_files_and_unknown_addresses(self, tmp_path):
+        (tmp_path / "empty.mp4").touch()
+        with pytest.raises(MediaError, match="no such file or folder"):
+            open_source(tmp_path / "nope.mp4")
+        with pytest.raises(MediaError, match="empty"):
+            open_source(tmp_path / "empty.mp4")
+        with pytest.raises(MediaError, match="cannot read gopher://"):
+            open_source("gopher://host/x")
+
+    @pytest.mark.parametrize("rate", [0, -1, float("nan"), float("inf")])
+    def test_picture_rate_must_be_positive(self, tmp_path, rate):
+        with pytest.raises(InputError, match="picture_rate"):
+            open_source(tmp_path, picture_rate=rate)
+
+    def test_missing_pyav_names_the_extra(self, tmp_path, monkeypatch):
+        real = importlib.import_module
+        (tmp_path / "a.mp4").write_bytes(b"x")
+
+        def without_av(name: str, package: str | None = None) -> object:
+            if name == "av":
+                raise ImportError("No module named 'av'")
+            return real(name, package)
+
+        monkeypatch.setattr(importlib, "import_module", without_av)
+        with pytest.raises(BackendUnavailableError, match=r"rtmpose-infer\[cli\]"):
+            open_source(tmp_path / "a.mp4")
+        with pytest.raises(BackendUnavailableError, match=r"rtmpose-infer\[cli\]"):
+            open_writer(tmp_path / "out.mp4")
+
+    def test_importing_the_package_does_not_import_pyav(self):
+        code = "import sys, rtmpose_infer.video; sys.exit('av' in sys.modules)"
+        assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class TestLiveSources:
+    def test_stale_frames_are_dropped_and_the_newest_is_given(self):
+        reading = [threading.Event() for _ in range(6)]
+        go = threading.Event()
+
+        def gate(i: int) -> None:
+            reading[i].set()
+            if i == 4:
+                go.wait(10)
+
+        source = LatestFrameSource(ListedSource([Frame(grey(i), i, i / 10) for i in range(5)], gate))
+        assert reading[4].wait(10)  # frames 0 to 3 have come and nobody took them
+        frames = iter(source)
+        assert next(frames).index == 3
+        go.set()
+        assert [f.index for f in frames] == [4]
+        assert source.dropped_frames == 3
+
+    def test_stream_that_fails_gives_its_last_frame_first(self):
+        source = LatestFrameSource(ListedSource([Frame(grey(1), 0, 0.0)], lambda _: None, MediaError("gone")))
+        given: list[Frame] = []
+        with pytest.raises(MediaError, match="gone"):
+            given.extend(source)
+        assert [f.index for f in given] == [0]
+
+    def test_unexpected_failure_in_the_reading_thread_is_not_lost(self):
+        source = LatestFrameSource(ListedSource([], lambda _: None, ValueError("odd")))
+        with pytest.raises(MediaError, match="odd"):
+            list(source)
+
+    def test_closing_ends_the_iteration_and_the_reading_thread_closes_the_source(self):
+        stop = threading.Event()
+        inner = ListedSource([Frame(grey(1), 0, 0.0), Frame(grey(1), 1, 0.1)], lambda i: stop.wait(10) if i else None)
+        with LatestFrameSource(inner) as source:
+            frames = iter(source)
+            assert next(frames).index == 0
+            threading.Timer(0.05, stop.set).start()
+        assert list(frames) == []
+        assert inner.closed_by == "read listed"
+
+    def test_camera_gives_frames_until_it_is_unplugged(self, monkeypatch):
+        class Camera:
+            def __init__(self, index: int) -> None:
+                self.left = 3
+
+            def isOpened(self) -> bool:  # noqa: N802
+                return True
+
+            def set(self, key: int, value: float) -> bool:
+                return True
+
+            def get(self, key: int) -> float:
+                return 30.0
+
+            def read(self) -> tuple[bool, np.ndarray | None]:
+                self.left -= 1
+                return (True, grey(self.left)) if self.left >= 0 else (False, None)
+
+            def release(self) -> None:
+                self.left = -1
+
+        monkeypatch.setattr(cv2, "VideoCapture", Camera)
+        frames: list[Frame] = []
+        source = open_source("0")
+        assert source.is_live
+        with source, pytest.raises(MediaError, match="camera 0: no more frames after 3"):
+            frames.extend(source)
+        assert frames[-1].index == 2
+        assert source.frame_rate == 30.0
+
+    def test_camera_that_is_not_there_says_what_to_check(self, monkeypatch):
+        class Nothing:
+            def __init__(self, index: int) -> None: ...
+
+            def isOpened(self) -> bool:  # noqa: N802
+                return False
+
+            def release(self) -> None: ...
+
+        monkeypatch.setattr(cv2, "VideoCapture", Nothing)
+        with pytest.raises(MediaError, match="camera 7: cannot be opened"):
+            open_source(7)
+
+
+@pytest.fixture
+def web_server(tmp_path: Path) -> Iterator[str]:
+    """Serves tmp_path on the loopback, and an endless MJPEG stream under /live that stops after 12 pictures."""
+
+    class Handler(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *args: object) -> None: ...
+
+        def do_GET(self) -> None:
+            if self.path != "/live":
+                super().do_GET()
+                return
+            self.send_response(200)
+            self.send_header("Content-Type", "multipart/x-mixed-replace; boundary=frame")
+            self.end_headers()
+            for i in range(12):
+                jpeg = cv2.imencode(".jpg", grey(20 * i))[1].tobytes()
+                head = f"--frame\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n".encode()
+                self.wfile.write(head + jpeg + b"\r\n")
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(tmp_path)))
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_address[1]}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+class TestAddresses:
+    def test_file_on_a_web_server_is_read_whole_and_is_not_live(self, tmp_path, web_server):
+        make_video(tmp_path / "a.mp4", [grey(10 * i) for i in range(12)], options={"movflags": "faststart"})
+        with open_source(f"{web_server}/a.mp4") as source:
+            assert not source.is_live
+            assert len(list(source)) == 12
+
+    def test_stream_without_an_end_is_live_and_its_stop_is_told_after_the_last_frame(self, web_server):
+        with open_source(f"{web_server}/live") as source:
+            assert source.is_live
+            frames: list[Frame] = []
+            with pytest.raises(MediaError, match="the stream stopped after 12 frames"):
+                frames.extend(source)
+        assert frames[-1].index == 11
+        assert source.dropped_frames == 12 - len(frames)
+
+    def test_unreachable_address_hides_the_password(self):
+        with pytest.raises(MediaError, match="cannot open the stream") as caught:
+            open_source("http://me:secret@127.0.0.1:9/x.mp4?token=abc")
+        assert "secret" not in str(caught.value)
+        assert "abc" not in str(caught.value)
+
+    def test_playlist_of_a_server_cannot_name_a_local_file(self, tmp_path, web_server):
+        local = make_video(tmp_path / "private.ts", [grey(1)] * 3)
+        (tmp_path / "evil.m3u8").write_text(
+            f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\nfile://{local}\n#EXT-X-ENDLIST\n"
+        )
+        frames: list[Frame] = []
+        with pytest.raises(MediaError):
+            frames.extend(open_source(f"{web_server}/evil.m3u8"))
+        assert frames == []
+
+    @pytest.mark.parametrize(
+        ("address", "shown"),
+        [("RTSP://u:p@h:554/s?x=1", "RTSP://h:554/s"), ("http://h/a@b", "http://h/a@b"), ("srt://h:1", "srt://h:1")],
+    )
+    def test_without_credentials(self, address, shown):
+        assert without_credentials(address) == shown
+
+
+def read_back(path: Path) -> tuple[list[np.ndarray], list[float]]:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return [f.to_ndarray(format="bgr24") for f in frames], [f.time for f in frames]
+
+
+class TestVideoWriter:
+    def test_browser_profile_index_in_front_and_not_fragmented(self, tmp_path):
+        path = tmp_path / "o.mp4"
+        with VideoWriter(path, frame_rate=25) as writer:
+            for i in range(30):
+                writer.write(grey(8 * i), i / 25)
+        data = path.read_bytes()
+        assert data.find(b"moov") < data.find(b"mdat")
+        assert b"moof" not in data
+        with av.open(str(path)) as container:
+            stream = container.streams.video[0]
+            assert stream.codec_context.name == "h264"
+            assert stream.codec_context.pix_fmt == "yuv420p"
+            assert stream.average_rate == 25
+            assert float(stream.duration * stream.time_base) == pytest.approx(30 / 25)
+        assert [p.name for p in tmp_path.iterdir()] == ["o.mp4"]
+
+    def test_times_of_a_variable_frame_rate_are_kept(self, tmp_path):
+        times_s = [0.0, 0.033, 0.5, 0.5001, 3.25]
+        with VideoWriter(tmp_path / "o.mp4", frame_rate=30) as writer:
+            for time_s in times_s:
+                writer.write(grey(9), time_s)
+        assert read_back(tmp_path / "o.mp4")[1] == pytest.approx(times_s, abs=1e-5)
+
+    @pytest.mark.parametrize("rate", [24000 / 1001, 30000 / 1001, 60000 / 1001, 29.97, 12.5])
+    def test_ntsc_and_odd_rates_are_exact(self, tmp_path, rate):
+        with VideoWriter(tmp_path / "o.mp4", frame_rate=rate) as writer:
+            for i in range(20):
+                writer.write(grey(9), i / rate)
+        with av.open(str(tmp_path / "o.mp4")) as container:
+            assert float(container.streams.video[0].average_rate) == pytest.approx(rate, rel=1e-4)
+
+    def test_times_that_stand_still_or_go_back_still_give_every_frame(self, tmp_path):
+        with VideoWriter(tmp_path / "o.mp4") as writer:
+            for time_s in (0.0, 0.0, 1.0, 0.5, float("nan")):
+                writer.write(grey(9), time_s)
+        times_s = read_back(tmp_path / "o.mp4")[1]
+        assert len(times_s) == 5
+        assert np.all(np.diff(times_s) > 0)
+
+    @pytest.mark.parametrize("size_wh", [(1, 1), (65, 47), (64, 48), (3, 200)])
+    def test_odd_sizes_gain_a_row_or_column_and_lose_nothing(self, tmp_path, size_wh):
+        with VideoWriter(tmp_path / "o.mp4") as writer:
+            for i in range(3):
+                writer.write(grey(200, *size_wh), i / 30)
+        images, _ = read_back(tmp_path / "o.mp4")
+        assert images[0].shape[:2] == (size_wh[1] + size_wh[1] % 2, size_wh[0] + size_wh[0] % 2)
+        assert images[0].mean() == pytest.approx(200, abs=3)
+
+    def test_colours_come_back_as_written(self, tmp_path):
+        image = grey(0)
+        image[:] = (30, 200, 120)
+        with VideoWriter(tmp_path / "o.mp4") as writer:
+            writer.write(image, 0.0)
+        back = next(iter(open_source(tmp_path / "o.mp4"))).image
+        assert back.mean(axis=(0, 1)) == pytest.approx((30, 200, 120), abs=3)
+
+    def test_very_wide_frames_are_scaled_down_to_what_players_take(self, tmp_path):
+        with VideoWriter(tmp_path / "o.mp4") as writer:
+            writer.write(grey(100, width=20_000, height=10), 0.0)
+        assert read_back(tmp_path / "o.mp4")[0][0].shape[1] == 8192
+
+    def test_frame_of_another_size_is_scaled_to_fit_on_black(self, tmp_path):
+        with VideoWriter(tmp_path / "o.mp4") as writer:
+            writer.write(grey(200, 64, 48), 0.0)
+            writer.write(grey(200, 48, 64), 0.1)
+        second = read_back(tmp_path / "o.mp4")[0][1]
+        assert second.shape == (48, 64, 3)
+        assert second[:, 16:48].mean() == pytest.approx(200, abs=8)
+        assert second[:, :10].mean() < 10
+
+    def test_writer_does_not_keep_or_change_the_frame(self, tmp_path):
+        image = grey(50)
+        with VideoWriter(tmp_path / "o.mp4") as writer:
+            writer.write(image, 0.0)
+            image[:] = 250
+            writer.write(image, 0.1)
+        images, _ = read_back(tmp_path / "o.mp4")
+        assert images[0].mean() == pytest.approx(50, abs=3)
+
+    def test_unfinished_file_plays(self, tmp_path):
+        path = tmp_path / "o.mp4"
+        writer = VideoWriter(path, frame_rate=30)
+        rng = np.random.default_rng(0)
+        for i in range(90):
+            writer.write(rng.integers(0, 255, (48, 64, 3), dtype=np.uint8), i / 30)
+        snapshot = tmp_path / "killed.mp4"
+        snapshot.write_bytes(path.read_bytes())
+        writer.close()
+        assert 60 <= len(read_back(snapshot)[0]) <= 90
+        assert len(read_back(path)[0]) == 90
+
+    def test_killed_program_leaves_a_file_that_plays(self, tmp_path):
+        path = tmp_path / "o.mp4"
+        code = (
+            "import sys, numpy as np\n"
+            "from rtmpose_infer.video import VideoWriter\n"
+            "writer = VideoWriter(sys.argv[1], frame_rate=30)\n"
+            "for i in range(10**6):\n"
+            "    writer.write(np.full((48, 64, 3), i % 255, np.uint8), i / 30)\n"
+            "    print(i, flush=True)\n"
+        )
+        process = subprocess.Popen(
+            [sys.executable, "-c", code, str(path)], stdout=subprocess.PIPE, cwd=Path(__file__).parents[2], text=True
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            if int(line) >= 100:
+                break
+        process.kill()
+        process.communicate()
+        frames: list[Frame] = list(VideoFileSource(path))
+        assert len(frames) >= 80
+
+    def test_existing_file_stays_until_the_first_frame(self, tmp_path):
+        path = tmp_path / "o.mp4"
+        path.write_bytes(b"precious")
+        VideoWriter(path).close()
+        assert path.read_bytes() == b"precious"
+
+    def test_writer_without_frames_leaves_no_file(self, tmp_path):
+        VideoWriter(tmp_path / "o.mp4").close()
+        assert list(tmp_path.iterdir()) == []
+
+    def test_unwritable_paths_are_refused_before_any_work(self, tmp_path):
+        with pytest.raises(MediaError, match="does not exist; create it"):
+            open_writer(tmp_path / "no" / "o.mp4")
+        (tmp_path / "dir.mp4").mkdir()
+        with pytest.raises(MediaError, match="is a folder"):
+            open_writer(tmp_path / "dir.mp4")
+        with pytest.raises(MediaError, match=r"end the name in \.mp4"):
+            open_writer(tmp_path / "o.xyz")
+        with pytest.raises(MediaError, match="cannot be written"):
+            open_writer(Path("/proc/self/o.mp4") if sys.platform == "linux" else tmp_path / "bad\0.mp4")
+
+    @pytest.mark.parametrize(
+        ("image", "error"),
+        [
+            (np.zeros((4, 4, 3), np.float32), DTypeError),
+            (np.zeros((4, 4), np.uint8), ShapeError),
+            (np.zeros((4, 4, 4), np.uint8), ShapeError),
+            (np.zeros((0, 4, 3), np.uint8), ShapeError),
+            (None, DTypeError),
+        ],
+    )
+    def test_bad_frames_are_named(self, tmp_path, image, error):
+        with VideoWriter(tmp_path / "o.mp4") as writer, pytest.raises(error, match="frame"):
+            writer.write(image, 0.0)
+
+    def test_writing_after_close_is_an_error_and_closing_twice_is_not(self, tmp_path):
+        writer = VideoWriter(tmp_path / "o.mp4")
+        writer.write(grey(1), 0.0)
+        writer.close()
+        writer.close()
+        with pytest.raises(MediaError, match="closed"):
+            writer.write(grey(1), 0.1)
+
+
+class TestPictureWriter:
+    def test_folder_gets_pictures_under_their_own_names(self, tmp_path):
+        writer = open_writer(tmp_path / "new" / "folder", pictures=True)
+        assert isinstance(writer, PictureWriter)
+        writer.write(grey(10), 0.0, name="a.jpg")
+        writer.write(grey(20), 0.1, name="../b.png")
+        writer.close()
+        assert sorted(p.name for p in (tmp_path / "new" / "folder").iterdir()) == ["a.jpg", "b.png"]
+
+    def test_single_picture_goes_to_the_file_named(self, tmp_path):
+        writer = open_writer(tmp_path / "o.png", pictures=True)
+        writer.write(grey(33), 0.0, name="a.jpg")
+        assert load_picture(tmp_path / "o.png").mean() == 33
+
+    def test_picture_path_for_a_video_is_refused(self, tmp_path):
+        with pytest.raises(MediaError, match=r"end the name in \.mp4"):
+            open_writer(tmp_path / "o.png")
