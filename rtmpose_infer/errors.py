@@ -25,6 +25,9 @@ once, at the module that calls them, and kept as ``__cause__``.
 
 from __future__ import annotations
 
+import copyreg
+from typing import Any
+
 
 class RtmposeInferError(Exception):
     """Base of every error raised on purpose by this package."""
@@ -32,6 +35,10 @@ class RtmposeInferError(Exception):
 
 class InputError(RtmposeInferError, ValueError):
     """An argument (frame, boxes, option) that cannot be used."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default an exception is rebuilt from its message alone, which the constructors below do not take.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
 
 
 class ShapeError(InputError):
