@@ -1,7 +1,7 @@
 """What the pipeline returns: immutable, validated arrays of detections and of poses.
 
-One object holds all people of a frame as parallel arrays; indexing it with an integer, a slice, a mask or indices keeps the
-arrays together. Zero people is an object of length zero with the right shapes. Arrays are read-only: a result can be
+One object holds all people of a frame as parallel arrays; indexing it with an integer, a slice, a mask or indices keeps
+the arrays together. Zero people is an object of length zero with the right shapes. Arrays are read-only: a result can be
 kept, shared between threads and compared later without anyone changing it. Converters to other libraries' types are in
 ``formats``, not here.
 """
@@ -33,10 +33,16 @@ def _frozen(
         raise DTypeError(what, expected=np.dtype(dtype).name, actual=array.dtype)
     if array.ndim != len(shape) or any(e is not None and e != a for e, a in zip(shape, array.shape, strict=True)):
         raise ShapeError(what, expected=words, actual=array.shape)
-    if array.dtype != dtype or array.flags.writeable:
+    if array.dtype != dtype or not _is_constant(array):
         array = array.astype(dtype, copy=True)
         array.flags.writeable = False
     return array
+
+
+def _is_constant(array: npt.NDArray[Any]) -> bool:
+    """Say whether nobody can change the array, not even through the one that it is a view of."""
+    owner = array if array.base is None else array.base
+    return not array.flags.writeable and isinstance(owner, np.ndarray) and not owner.flags.writeable
 
 
 @dataclass(frozen=True, eq=False)
@@ -88,7 +94,8 @@ class Poses:
     Attributes:
         keypoints: (N, K, 2) float32, x y in frame pixels (pixel centres at integers), smoothed when tracked.
         keypoint_scores: (N, K) float32, the network's raw scores (SimCC: the lower of both axes' maxima; may exceed 1).
-        bboxes: (N, 4) float32, x1 y1 x2 y2 in frame pixels; from the detector, or from the pose where the track carried it.
+        bboxes: (N, 4) float32, x1 y1 x2 y2 in frame pixels; from the detector, or from the pose where the track
+            carried it.
         bbox_scores: (N,) float32, the detector's score of the person (1 for boxes given by the caller).
         skeleton: What the keypoints mean.
         track_ids: (N,) int64 identities, from 1; None when the poses were not tracked.
