@@ -45,14 +45,18 @@ def check_boxes(bboxes: npt.ArrayLike, what: str = "bboxes") -> Floats:
         DTypeError: Not numbers.
         InputError: A coordinate is NaN, infinite or beyond ±10⁷, or a box is inverted or has no area.
     """
-    array = np.asarray(bboxes)
-    if array.size == 0 and array.ndim <= 2:
+    try:
+        array = np.asarray(bboxes)
+    except ValueError as error:  # rows of different length
+        raise ShapeError(what, expected="(N, 4)", actual="rows of different length") from error
+    if array.shape in {(0,), (0, 4)}:
         return np.zeros((0, 4), np.float32)
     if array.dtype.kind not in "fiu":
         raise DTypeError(what, expected="float32", actual=array.dtype)
     if array.ndim != 2 or array.shape[1] != 4:
         raise ShapeError(what, expected="(N, 4)", actual=array.shape, hint="One box is [[x1, y1, x2, y2]].")
-    boxes = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # becomes infinite, which the next check names
+        boxes = array.astype(np.float32)
     bad = ~np.all(np.abs(boxes) < _LARGEST_COORDINATE, axis=1)  # NaN compares false, so it is caught too
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
