@@ -1,9 +1,9 @@
 """What the pipeline returns: immutable, validated arrays of detections and of poses.
 
 One object holds all people of a frame as parallel arrays; indexing it with an integer, a slice, a mask or indices keeps
-the arrays together. Zero people is an object of length zero with the right shapes. Arrays are read-only: a result can be
-kept, shared between threads and compared later without anyone changing it. Converters to other libraries' types are in
-``formats``, not here.
+the arrays together. Zero people is an object of length zero with the right shapes. Arrays are read-only: a result can
+be kept, shared between threads and compared later without anyone changing it. Converters to other libraries' types are
+in ``formats``, not here.
 """
 
 from __future__ import annotations
