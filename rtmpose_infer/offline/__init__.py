@@ -1,0 +1,433 @@
+"""Tracking a whole video with knowledge of the future: faster and better than frame by frame.
+
+Online, every frame must be answered before the next one comes. A file has no deadline, so here: the detector sees key
+frames only, boxes in between are interpolated from both sides, both networks run one frame per core instead of one
+frame on all cores (which small networks cannot fill), identities are joined over gaps once the whole video is known,
+and joints are smoothed with the frames that follow, so without lag. Results are the same ``Poses`` as online, in order.
+
+Memory is bounded: a few key intervals of frames, and everything else on disk (see ``spool``).
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rtmpose_infer.errors import InputError
+from rtmpose_infer.offline.linking import Candidates, KeyLinker
+from rtmpose_infer.offline.refining import Piece, joined_ids, smooth_two_way
+from rtmpose_infer.offline.spool import Spool
+from rtmpose_infer.pose_tracker import PosePipeline
+from rtmpose_infer.preprocess import check_frame
+from rtmpose_infer.results import Detections, Poses
+from rtmpose_infer.tracker import Proposals, Tracker, TrackerConfig
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
+
+    from rtmpose_infer.preprocess import Frame
+    from rtmpose_infer.skeletons import Skeleton
+
+__all__ = ["OfflineConfig", "OfflineTracker"]
+
+_LOOKAHEAD = 2  # key frames known beyond a frame before its boxes are decided
+_KEYS_PER_CALL = 2
+_SMOOTHING_REACH_S = 4  # standard deviations of the window that are read before and after a block
+_BLOCK = 256  # frames smoothed at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class OfflineConfig:
+    """How a whole video is tracked.
+
+    Attributes:
+        key_interval: Run the detector on every n-th frame.
+        longest_gap_s: A person who comes back within this time, where expected, keeps the id.
+        smoothing_s: Standard deviation of the two-way smoothing window in seconds; 0 leaves the joints as they are.
+        workers: Frames in the networks at once; None: one for each core.
+        tracker: What counts as a person; its ``det_interval`` and ``smoothing`` do not apply here.
+    """
+
+    key_interval: int = 8
+    longest_gap_s: float = 3.0
+    smoothing_s: float = 0.05
+    workers: int | None = None
+    tracker: TrackerConfig = TrackerConfig(smoothing=None)  # noqa: RUF009  # frozen
+
+    def __post_init__(self) -> None:
+        if self.key_interval < 1:
+            raise InputError(f"key_interval must be at least 1, got {self.key_interval}.")
+        if not 0 <= self.longest_gap_s < float("inf") or not 0 <= self.smoothing_s < 10:
+            raise InputError("longest_gap_s must be 0 or more seconds, and smoothing_s from 0 to less than 10.")
+        if self.workers is not None and self.workers < 1:
+            raise InputError(f"workers must be at least 1, got {self.workers}.")
+
+
+class OfflineTracker:
+    """Tracks whole videos.
+
+        with OfflineTracker() as tracker:
+            for poses in tracker.track(frames):       # pairs of frame and its time in seconds
+                ...
+
+    Args:
+        pipeline: Networks to share; None: own ones with one thread each, which is what makes ``workers`` pay.
+        config: Settings.
+        pipeline_options: Arguments of ``PosePipeline`` where it makes its own.
+
+    Raises:
+        InputError: Options were given beside a pipeline, or the pipeline has no detector.
+        ModelError: A model is missing, broken or of the wrong task.
+        BackendError: The runtime is missing or its device did not come up.
+    """
+
+    def __init__(
+        self, pipeline: PosePipeline | None = None, *, config: OfflineConfig | None = None, **pipeline_options: Any
+    ) -> None:
+        if pipeline is not None and pipeline_options:
+            raise InputError(
+                f"{', '.join(sorted(pipeline_options))}: options of the networks go to the PosePipeline that is shared."
+            )
+        self.config = config or OfflineConfig()
+        self._owns_pipeline = pipeline is None
+        self.pipeline = pipeline or PosePipeline(**{"threads": 1, **pipeline_options})
+        if self.pipeline.detector is None:
+            if self._owns_pipeline:
+                self.pipeline.close()
+            raise InputError("offline tracking needs a detector; the pipeline has none.")
+
+    def track(
+        self,
+        frames: Iterable[tuple[npt.NDArray[np.uint8], float]],
+        *,
+        work_dir: str | Path | None = None,
+        video_id: str = "",
+        progress: Callable[[int], None] | None = None,
+    ) -> Iterator[Poses]:
+        """Yield the poses of every frame, in order, once the whole video has been seen.
+
+        Args:
+            frames: Pairs of a frame, (H, W, 3) uint8 BGR, and its time in seconds, ascending.
+            work_dir: Folder for the work in progress. A run that was killed goes on from it when it is given the same
+                video again, with the identical result. None: a temporary folder that is removed.
+            video_id: What tells this video from others, such as its path and size; a ``work_dir`` of another video is
+                refused.
+            progress: Called with the number of frames the networks have finished.
+
+        Raises:
+            InputError: A frame or time cannot be used, or ``work_dir`` belongs to other work.
+            InferenceError: A runtime failed; what was done is kept in ``work_dir``.
+            MediaError: ``work_dir`` cannot be written.
+        """
+        with tempfile.TemporaryDirectory(prefix="rtmpose-offline-") as temporary:
+            spool = Spool(Path(work_dir or temporary), self._fingerprint(video_id))
+            scratch = Spool(Path(temporary) / "tracked", {})
+            summary = self._follow(frames, spool, scratch, progress)
+            yield from _refined(scratch, summary, self.pipeline.estimator.skeleton, self.config)
+
+    def _fingerprint(self, video_id: str) -> dict[str, Any]:
+        detector = self.pipeline.detector
+        assert detector is not None  # noqa: S101  # checked when this was made
+        return {
+            "video": video_id,
+            "detector": detector.spec.to_json(),
+            "pose": self.pipeline.estimator.spec.to_json(),
+            "runtime": {k: [v.runtime, v.version, v.device] for k, v in self.pipeline.describe().items()},
+            "key_interval": self.config.key_interval,
+        }
+
+    def _follow(
+        self,
+        frames: Iterable[tuple[npt.NDArray[np.uint8], float]],
+        spool: Spool,
+        scratch: Spool,
+        progress: Callable[[int], None] | None,
+    ) -> _Summary:
+        """Run both networks over the video and give every frame's people an id; keep them in ``scratch``."""
+        skeleton = self.pipeline.estimator.skeleton
+        tracker = Tracker(skeleton, replace(self.config.tracker, smoothing=None, det_interval=1))
+        summary = _Summary()
+        for frame, candidates, poses in self._estimated(frames, spool):
+            proposals = Proposals(
+                bboxes=candidates.bboxes,
+                bbox_scores=candidates.scores,
+                track_ids=np.zeros(len(candidates.bboxes), np.int64),
+                detected=np.ones(len(candidates.bboxes), bool),
+            )
+            tracked = tracker.update(proposals, poses, timestamp_s=frame.time_s, detected=True)
+            scratch.save(
+                "frame",
+                frame.index,
+                keypoints=tracked.keypoints_raw,
+                keypoint_scores=tracked.keypoint_scores,
+                bboxes=tracked.bboxes,
+                bbox_scores=tracked.bbox_scores,
+                track_ids=np.asarray(tracked.track_ids),
+                size_wh=np.array(frame.size_wh),
+            )
+            summary.add(frame.time_s, tracked)
+            if progress is not None:
+                progress(frame.index + 1)
+        return summary
+
+    def _estimated(
+        self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool
+    ) -> Iterator[tuple[_Frame, Candidates, Poses]]:
+        """Yield each frame with the boxes looked at and the poses found there, keeping the cores busy meanwhile."""
+        workers = self.config.workers or _cores()
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="rtmpose-offline")
+        schedule = _Schedule(
+            self.config.key_interval,
+            detect=lambda keys: pool.submit(self._detections, keys, spool),
+            estimate=lambda frame, candidates: pool.submit(self._poses, frame, candidates, spool),
+        )
+        try:
+            last_time_s = -np.inf
+            for index, (image, time_s) in enumerate(frames):
+                if not last_time_s <= time_s < np.inf:
+                    raise InputError(f"frame {index}: time {time_s} is not finite or goes back from {last_time_s}.")
+                last_time_s = time_s
+                schedule.add(_Frame(index, check_frame(image), float(time_s)))
+                yield from schedule.finished()
+            yield from schedule.rest()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _detections(self, frames: list[_Frame], spool: Spool) -> list[Detections]:
+        detector = self.pipeline.detector
+        assert detector is not None  # noqa: S101  # checked when this was made
+        saved = [spool.load("detections", f.index) for f in frames]
+        missing = [f for f, s in zip(frames, saved, strict=True) if s is None]
+        found = iter(detector.predict_batch([f.image for f in missing]))
+        answers = []
+        for frame, arrays in zip(frames, saved, strict=True):
+            if arrays is not None:
+                answers.append(Detections(arrays["bboxes"], arrays["scores"], arrays["labels"]))
+                continue
+            fresh = next(found)
+            spool.save("detections", frame.index, bboxes=fresh.bboxes, scores=fresh.scores, labels=fresh.labels)
+            answers.append(fresh)
+        return answers
+
+    def _poses(self, frame: _Frame, candidates: Candidates, spool: Spool) -> Poses:
+        skeleton = self.pipeline.estimator.skeleton
+        if (saved := spool.load("poses", frame.index)) is not None:
+            poses = Poses(
+                keypoints=saved["keypoints"],
+                keypoint_scores=saved["keypoint_scores"],
+                bboxes=candidates.bboxes,
+                bbox_scores=candidates.scores,
+                skeleton=skeleton,
+                frame_size_wh=frame.size_wh,
+            )
+        else:
+            poses = self.pipeline.estimator.predict(frame.image, candidates.bboxes, bbox_scores=candidates.scores)
+            spool.save("poses", frame.index, keypoints=poses.keypoints, keypoint_scores=poses.keypoint_scores)
+        return replace(poses, frame_index=frame.index, timestamp_s=frame.time_s)
+
+    def close(self) -> None:
+        """Free the networks unless they are shared; may be called twice."""
+        if self._owns_pipeline:
+            self.pipeline.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+@dataclass(frozen=True, eq=False)
+class _Frame:
+    index: int
+    image: Frame
+    time_s: float
+
+    @property
+    def size_wh(self) -> tuple[int, int]:
+        return self.image.shape[1], self.image.shape[0]
+
+
+class _Schedule:
+    """What is to be done when: detect key frames, decide boxes once enough of the future is known, estimate poses."""
+
+    def __init__(
+        self,
+        interval: int,
+        *,
+        detect: Callable[[list[_Frame]], Future[list[Detections]]],
+        estimate: Callable[[_Frame, Candidates], Future[Poses]],
+    ) -> None:
+        self._interval = interval
+        self._detect = detect
+        self._estimate = estimate
+        self._linker = KeyLinker(interval)
+        self._waiting: deque[_Frame] = deque()  # read, boxes not decided yet
+        self._keys: list[_Frame] = []  # key frames for the next call of the detector
+        self._detecting: deque[tuple[list[int], Future[list[Detections]]]] = deque()
+        self._estimating: deque[tuple[_Frame, Candidates, Future[Poses]]] = deque()
+        self._linked_until = -1
+
+    def add(self, frame: _Frame) -> None:
+        """Take in the next frame; waits only when the networks are far behind."""
+        self._waiting.append(frame)
+        if frame.index % self._interval == 0:
+            self._keys.append(frame)
+            if len(self._keys) == _KEYS_PER_CALL:
+                self._start_detection()
+        while self._detecting and (self._detecting[0][1].done() or len(self._detecting) > 2):
+            self._link()
+        self._decide(self._linked_until - _LOOKAHEAD * self._interval)
+
+    def finished(self) -> Iterator[tuple[_Frame, Candidates, Poses]]:
+        """Yield the frames that are done, and wait for the oldest where too many are on their way."""
+        while self._estimating and (self._estimating[0][2].done() or len(self._estimating) > 2 * self._interval):
+            frame, candidates, poses = self._estimating.popleft()
+            yield frame, candidates, poses.result()
+
+    def rest(self) -> Iterator[tuple[_Frame, Candidates, Poses]]:
+        """Yield all other frames; there will be no more."""
+        if self._keys:
+            self._start_detection()
+        while self._detecting:
+            self._link()
+        while self._waiting:
+            self._decide(self._waiting[0].index + self._interval)
+            yield from self.finished()
+        for frame, candidates, poses in self._estimating:
+            yield frame, candidates, poses.result()
+
+    def _start_detection(self) -> None:
+        self._detecting.append(([frame.index for frame in self._keys], self._detect(self._keys)))
+        self._keys = []
+
+    def _link(self) -> None:
+        indices, answers = self._detecting.popleft()
+        for index, detections in zip(indices, answers.result(), strict=True):
+            self._linker.add(index, detections)
+            self._linked_until = index
+
+    def _decide(self, last: int) -> None:
+        while self._waiting and self._waiting[0].index <= last:
+            frame = self._waiting.popleft()
+            candidates = self._linker.candidates(frame.index, frame.size_wh)
+            self._estimating.append((frame, candidates, self._estimate(frame, candidates)))
+        self._linker.forget_before(last + 1)
+
+
+class _Summary:
+    """The little of every track that must be known of the whole video: its ends."""
+
+    def __init__(self) -> None:
+        self.times_s: list[float] = []
+        self._first: dict[int, list[tuple[float, npt.NDArray[np.float32]]]] = {}
+        self._last: dict[int, deque[tuple[float, npt.NDArray[np.float32]]]] = {}
+
+    def add(self, time_s: float, tracked: Poses) -> None:
+        self.times_s.append(time_s)
+        for track_id, bbox in zip(np.asarray(tracked.track_ids).tolist(), tracked.bboxes, strict=True):
+            ends = self._first.setdefault(track_id, [])
+            if len(ends) < 6:
+                ends.append((time_s, bbox))
+            self._last.setdefault(track_id, deque(maxlen=6)).append((time_s, bbox))
+
+    def pieces(self) -> list[Piece]:
+        pieces = []
+        for track_id, first in self._first.items():
+            last = list(self._last[track_id])
+            pieces.append(
+                Piece(
+                    track_id,
+                    start_s=first[0][0],
+                    end_s=last[-1][0],
+                    first_bbox=first[0][1],
+                    last_bbox=last[-1][1],
+                    first_velocity=_velocity(first),
+                    last_velocity=_velocity(last),
+                )
+            )
+        return pieces
+
+
+def _velocity(ends: list[tuple[float, npt.NDArray[np.float32]]]) -> npt.NDArray[np.float32]:
+    (start_s, a), (end_s, b) = ends[0], ends[-1]
+    if end_s <= start_s:
+        return np.zeros(2, np.float32)
+    return np.asarray((b[:2] + b[2:] - a[:2] - a[2:]) / 2 / (end_s - start_s), np.float32)
+
+
+def _refined(scratch: Spool, summary: _Summary, skeleton: Skeleton, config: OfflineConfig) -> Iterator[Poses]:
+    """Join and smooth the tracks, block by block; ids are numbered from 1 in the order of first appearance."""
+    becomes = joined_ids(summary.pieces(), longest_gap_s=config.longest_gap_s)
+    final: dict[int, int] = {}
+    times = np.array(summary.times_s)
+    reach_s = _SMOOTHING_REACH_S * config.smoothing_s
+    cache: dict[int, dict[str, npt.NDArray[Any]]] = {}
+    for start in range(0, len(times), _BLOCK):
+        stop = min(start + _BLOCK, len(times))
+        low = int(np.searchsorted(times, times[start] - reach_s))
+        high = int(np.searchsorted(times, times[stop - 1] + reach_s, side="right"))
+        cache = {i: cache.get(i) or _loaded(scratch, i, becomes) for i in range(low, high)}
+        smooth = _smoothed(cache, times, config.smoothing_s) if config.smoothing_s else {}
+        for index in range(start, stop):
+            data = cache[index]
+            ids = data["track_ids"]
+            keypoints = data["keypoints"].copy()
+            for row, track_id in enumerate(ids.tolist()):
+                final.setdefault(track_id, len(final) + 1)
+                if config.smoothing_s:
+                    keypoints[row] = smooth[track_id, index]
+            yield Poses(
+                keypoints=keypoints,
+                keypoints_raw=data["keypoints"],
+                keypoint_scores=data["keypoint_scores"],
+                bboxes=data["bboxes"],
+                bbox_scores=data["bbox_scores"],
+                skeleton=skeleton,
+                track_ids=np.array([final[i] for i in ids.tolist()], np.int64),
+                frame_index=index,
+                timestamp_s=float(times[index]),
+                frame_size_wh=(int(data["size_wh"][0]), int(data["size_wh"][1])),
+            )
+
+
+def _loaded(scratch: Spool, index: int, becomes: dict[int, int]) -> dict[str, npt.NDArray[Any]]:
+    data = scratch.load("frame", index)
+    if data is None:
+        raise InputError(f"frame {index} of the work in progress has gone; its folder was changed while it ran.")
+    data["track_ids"] = np.array([becomes[i] for i in data["track_ids"].tolist()], np.int64)
+    return data
+
+
+def _smoothed(
+    frames: dict[int, dict[str, npt.NDArray[Any]]], times_s: npt.NDArray[np.float64], width_s: float
+) -> dict[tuple[int, int], npt.NDArray[np.float32]]:
+    rows: dict[int, list[tuple[int, int]]] = {}
+    for index, data in frames.items():
+        for row, track_id in enumerate(data["track_ids"].tolist()):
+            rows.setdefault(track_id, []).append((index, row))
+    smooth = {}
+    for track_id, places in rows.items():
+        keypoints = np.stack([frames[i]["keypoints"][r] for i, r in places])
+        scores = np.stack([frames[i]["keypoint_scores"][r] for i, r in places])
+        times = times_s[[i for i, _ in places]]
+        for (index, _), pose in zip(places, smooth_two_way(keypoints, scores, times, width_s=width_s), strict=True):
+            smooth[track_id, index] = pose
+    return smooth
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

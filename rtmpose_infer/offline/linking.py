@@ -1,0 +1,141 @@
+"""Boxes for the frames between two detector runs, interpolated from both sides.
+
+Offline, the detector sees every n-th frame only, but what it finds later is known when an earlier frame is processed.
+So boxes of consecutive key frames are linked, the frames in between get the straight line between them, and a person is
+followed a little before the first and after the last sight, where the pose itself tells whether somebody is there.
+Identity is not decided here: it comes from the poses, frame by frame (see ``tracker``).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+
+from rtmpose_infer.association import match
+from rtmpose_infer.geometry import clip_boxes, iou_matrix
+
+if TYPE_CHECKING:
+    from rtmpose_infer.results import Detections
+
+__all__ = ["Candidates", "KeyLinker"]
+
+Floats = npt.NDArray[np.float32]
+
+_LONGEST_GAP = 3  # key frames a person may be missed by the detector and still be linked
+_NEAR = 0.6  # standard deviation of a person's place after one key interval, in body sizes
+_LEAST_LIKENESS = 0.15
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """Where to look for people in one frame.
+
+    Attributes:
+        bboxes: (M, 4) float32 in frame pixels.
+        scores: (M,) float32, of the detections they come from.
+    """
+
+    bboxes: Floats
+    scores: Floats
+
+
+@dataclass
+class _Chain:
+    """One person's boxes at key frames."""
+
+    keys: list[int] = field(default_factory=list)
+    boxes: list[Floats] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    def speed(self, *, at_end: bool) -> Floats:
+        """Return the box's change per frame at either end; zero while it was seen once."""
+        if len(self.keys) < 2:
+            return np.zeros(4, np.float32)
+        a, b = (-2, -1) if at_end else (0, 1)
+        return np.asarray((self.boxes[b] - self.boxes[a]) / (self.keys[b] - self.keys[a]), np.float32)
+
+
+class KeyLinker:
+    """Links the detections of key frames and gives boxes for every frame.
+
+    Args:
+        interval: Frames from one key frame to the next.
+    """
+
+    def __init__(self, interval: int) -> None:
+        self.interval = interval
+        self._chains: deque[_Chain] = deque()
+
+    def add(self, frame_index: int, detections: Detections) -> None:
+        """Take in the detections of the next key frame."""
+        reach = self.interval * _LONGEST_GAP
+        open_chains = [c for c in self._chains if frame_index - c.keys[-1] <= reach]
+        linked: set[int] = set()
+        if open_chains and len(detections):
+            gaps = np.array([frame_index - c.keys[-1] for c in open_chains], np.float32)
+            expected = np.stack(
+                [c.boxes[-1] + c.speed(at_end=True) * g for c, g in zip(open_chains, gaps, strict=True)]
+            )
+            likeness = _likeness(expected.astype(np.float32), detections.bboxes, gaps / np.float32(self.interval))
+            for row, col in zip(*match(likeness, likeness > _LEAST_LIKENESS), strict=True):
+                _append(open_chains[int(row)], frame_index, detections, int(col))
+                linked.add(int(col))
+        for col in range(len(detections)):
+            if col not in linked:
+                chain = _Chain()
+                _append(chain, frame_index, detections, col)
+                self._chains.append(chain)
+
+    def candidates(self, frame_index: int, frame_size_wh: tuple[int, int]) -> Candidates:
+        """Return the boxes for one frame; the key frames around it must have been added."""
+        boxes, scores = [], []
+        for chain in self._chains:
+            if chain.keys[0] - self.interval < frame_index < chain.keys[-1] + self.interval:
+                box, score = _box_at(chain, frame_index)
+                boxes.append(box)
+                scores.append(score)
+        if not boxes:
+            return Candidates(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+        clipped = clip_boxes(np.stack(boxes).astype(np.float32), frame_size_wh)
+        solid = (clipped[:, 2] - clipped[:, 0] > 2) & (clipped[:, 3] - clipped[:, 1] > 2)
+        return Candidates(clipped[solid], np.array(scores, np.float32)[solid])
+
+    def forget_before(self, frame_index: int) -> None:
+        """Drop what no frame from ``frame_index`` on can need."""
+        reach = self.interval * _LONGEST_GAP
+        self._chains = deque(c for c in self._chains if c.keys[-1] + reach >= frame_index)
+
+
+def _append(chain: _Chain, frame_index: int, detections: Detections, row: int) -> None:
+    chain.keys.append(frame_index)
+    chain.boxes.append(detections.bboxes[row])
+    chain.scores.append(float(detections.scores[row]))
+
+
+def _box_at(chain: _Chain, frame_index: int) -> tuple[Floats, float]:
+    after = int(np.searchsorted(chain.keys, frame_index))
+    if after == len(chain.keys):
+        return chain.boxes[-1] + chain.speed(at_end=True) * (frame_index - chain.keys[-1]), chain.scores[-1]
+    if after == 0 or chain.keys[after] == frame_index:
+        ahead = frame_index - chain.keys[after]
+        return chain.boxes[after] + chain.speed(at_end=False) * min(ahead, 0), chain.scores[after]
+    start, end = chain.keys[after - 1], chain.keys[after]
+    share = (frame_index - start) / (end - start)
+    box = chain.boxes[after - 1] * (1 - share) + chain.boxes[after] * share
+    return box.astype(np.float32), min(chain.scores[after - 1], chain.scores[after])
+
+
+def _likeness(expected: Floats, found: Floats, gaps: Floats) -> Floats:
+    """Return (N, M) half overlap, half nearness of centres and sizes; both count less the longer the gap."""
+    sizes = np.sqrt(np.maximum((expected[:, 2] - expected[:, 0]) * (expected[:, 3] - expected[:, 1]), 1))
+    found_sizes = np.sqrt(np.maximum((found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1]), 1))
+    centers = (expected[:, :2] + expected[:, 2:]) / 2
+    found_centers = (found[:, :2] + found[:, 2:]) / 2
+    away = np.linalg.norm(centers[:, None] - found_centers[None], axis=2) / (sizes * _NEAR * np.sqrt(gaps))[:, None]
+    grown = np.log(found_sizes[None] / sizes[:, None]) / 0.4
+    nearness = np.exp(-(away**2 + grown**2) / 2)
+    return np.asarray((iou_matrix(expected, found) + nearness) / 2, np.float32)
