@@ -219,7 +219,7 @@ def _fields(view: memoryview, start: int, end: int) -> Iterator[tuple[int, int, 
             length = 8 if kind == 1 else 4
         else:
             raise _MalformedError(f"unknown wire type {kind}")
-        if length > end - at:
+        if not 0 <= length <= end - at:  # a length below zero would send this loop in circles
             raise _MalformedError(f"{length} bytes were announced where {end - at} are left")
         yield number, kind, at, at + length
         at += length
