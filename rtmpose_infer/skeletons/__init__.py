@@ -1,8 +1,8 @@
 """What the keypoints of a data set are: names, limbs, left/right pairs and OKS sigmas.
 
-A skeleton is data, not code: each one is a JSON file under ``data/``, so that a new data set needs a new file and nothing
-else, and a user's own file works the same way. This package stands below ``results`` in the order of imports, because a
-result must carry the skeleton that gives its keypoints a meaning.
+A skeleton is data, not code: each one is a JSON file under ``data/``, so that a new data set needs a new file and
+nothing else, and a user's own file works the same way. This package stands below ``results`` in the order of imports,
+because a result must carry the skeleton that gives its keypoints a meaning.
 """
 
 from __future__ import annotations
@@ -192,7 +192,7 @@ def _load_packaged(name: str) -> Skeleton:
 def _load_file(path: Path) -> Skeleton:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
         raise InputError(f"cannot read the skeleton file {path}: {error}.") from error
     return skeleton_from_dict(data)
 
