@@ -32,8 +32,8 @@ def people(skeleton_name: str, count: int) -> Poses:
         for a, b in (*skeleton.links, *((joint, joint) for joint in range(k))):
             for start, end in ((a, b), (b, a)):
                 if np.isnan(points[person, start, 0]):
-                    spread = 40 if start == end else 0
-                    points[person, start] = (*centre, 0, -300 if spread else 0, *rng.uniform(-spread, spread, 2))
+                    spread, rise = (40, 300) if start == end else (0, 0)
+                    points[person, start] = centre - np.array([0, rise]) + rng.uniform(-spread, spread, 2)
                 if np.isnan(points[person, end, 0]):
                     is_hand = any(word in skeleton.keypoints[end] for word in ("finger", "thumb", "hand"))
                     angle = rng.uniform(0, 2 * np.pi)
