@@ -1,0 +1,89 @@
+"""A text file that is complete after every addition.
+
+A JSON document that is written in one go at the end is lost when the program dies before; one that is written as it
+grows lacks its closing brackets. Here each addition writes the new item and the closing brackets in one call and the
+next one starts over them: at any moment the file is a valid document that holds everything added so far.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, BinaryIO
+
+from rtmpose_infer.errors import MediaError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+__all__ = ["GrowingFile"]
+
+
+class GrowingFile:
+    """Items between a head and a tail, on disk after every ``add``.
+
+    The path is tried at once; a file that exists is replaced by the first ``add`` or ``begin`` and not before.
+
+    Raises:
+        MediaError: The file cannot be written.
+    """
+
+    def __init__(self, path: Path, *, separator: str = ",\n", tail: str = "") -> None:
+        self._path = path
+        self._separator = separator.encode()
+        self._tail = tail.encode()
+        existed = path.exists()
+        if path.is_dir():
+            raise MediaError(f"{path}: is a folder; name a file in it.")
+        if not path.parent.is_dir():
+            raise MediaError(f"{path}: the folder {path.parent} does not exist; create it first.")
+        try:
+            # Unbuffered: one write call an item, which a killed process has either made or not.
+            self._file: BinaryIO = path.open("ab", buffering=0)
+        except OSError as error:
+            raise MediaError(f"{path}: cannot be written: {error.strerror}.") from error
+        self._created = not existed
+        self._end = -1
+        self._count = 0
+
+    @property
+    def begun(self) -> bool:
+        """Whether the head has been written."""
+        return self._end >= 0
+
+    def begin(self, head: str) -> None:
+        """Empty the file and write the head."""
+        try:
+            self._file.close()
+            self._file = self._path.open("wb", buffering=0)
+        except OSError as error:
+            raise MediaError(f"{self._path}: cannot be written: {error.strerror}.") from error
+        self._end = 0
+        self._write(head.encode(), self._tail)
+
+    def add(self, item: str) -> None:
+        """Add one item."""
+        self._write((self._separator if self._count else b"") + item.encode(), self._tail)
+        self._count += 1
+
+    def finish(self, tail: str | None = None) -> None:
+        """Close the file, with another tail where one is given; without ``begin`` a file made here is removed again."""
+        if self._file.closed:
+            return
+        try:
+            if self.begun and tail is not None:
+                self._write(b"", tail.encode())
+        finally:
+            self._file.close()
+            if self._created and not self.begun:
+                self._path.unlink(missing_ok=True)
+
+    def _write(self, body: bytes, tail: bytes) -> None:
+        data = body + tail
+        try:
+            self._file.seek(self._end)
+            written = 0
+            while written < len(data):
+                written += self._file.write(data[written:])
+            self._file.truncate()
+        except (OSError, ValueError) as error:
+            raise MediaError(f"{self._path}: writing failed: {error}. Is the disk full?") from error
+        self._end += len(body)
