@@ -290,6 +290,8 @@ class VideoFileSource(FrameSource):
     def __iter__(self) -> Iterator[Frame]:
         av = import_av()
         reformatter = av.video.reformatter.VideoReformatter()
+        # Before release 17 PyAV converted on one thread and had no such argument.
+        one_thread = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
         index, first_s, last_s = 0, 0.0, -math.inf
         frame_s = 1 / (self.frame_rate or _DEFAULT_FRAME_RATE)
         for decoded in self._decoded_frames(av):
