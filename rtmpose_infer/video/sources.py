@@ -297,9 +297,8 @@ class VideoFileSource(FrameSource):
         for decoded in self._decoded_frames(av):
             try:
                 _check_frame_size((decoded.width, decoded.height), self._label)
-                image = _upright(
-                    reformatter.reformat(decoded, format="bgr24", threads=1).to_ndarray(), decoded.rotation
-                )
+                bgr = reformatter.reformat(decoded, format="bgr24", **one_thread).to_ndarray()
+                image = _upright(bgr, decoded.rotation)
             except (av.FFmpegError, ValueError) as error:
                 self._skip(error)
                 continue
