@@ -11,10 +11,14 @@ from __future__ import annotations
 import dataclasses
 import json
 import logging
+import lzma
+import math
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from numbers import Integral, Real
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rtmpose_infer.errors import InputError, ModelError
@@ -45,8 +49,20 @@ _SKELETON_OF_COUNT = {
     133: "wholebody133",
     136: "halpe136",
 }
+_INPUT_FORMATS = ("nchw_float32", "nhwc_uint8")
 _LARGEST_MEMBER = 2**31
 _LARGEST_RATIO = 200
+# zipfile lets the errors of its decompressors through; JSON that is nested too deeply ends in a RecursionError.
+_ARCHIVE_ERRORS = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    OSError,
+    EOFError,
+    ValueError,
+    RuntimeError,
+    NotImplementedError,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,18 +118,30 @@ class ModelSpec:
             raise ModelError(f"unknown task {self.task!r}; known are {', '.join(_HEADS)}.")
         if self.head not in heads:
             raise ModelError(f"unknown head {self.head!r} of a {self.task} model; known are {', '.join(heads)}.")
-        if len(self.input_size_wh) != 2 or not all(0 < side <= 8192 for side in self.input_size_wh):
-            raise ModelError(f"input_size_wh must be width and height from 1 to 8192, got {self.input_size_wh}.")
-        if self.input_format not in {"nchw_float32", "nhwc_uint8"}:
-            raise ModelError(f"unknown input_format {self.input_format!r}.")
-        if self.colour not in {"rgb", "bgr"}:
-            raise ModelError(f"colour must be 'rgb' or 'bgr', got {self.colour!r}.")
-        if len(self.mean) != 3 or len(self.std) != 3 or not all(s > 0 for s in self.std):
-            raise ModelError(f"mean and std must be three numbers, std positive; got {self.mean} and {self.std}.")
-        if not 0 < self.padding < 10 or not 0 < self.split_ratio < 100:
-            raise ModelError(f"padding {self.padding} or split_ratio {self.split_ratio} is out of range.")
-        if not 0 <= self.pad_value <= 255:
-            raise ModelError(f"pad_value must be 0 to 255, got {self.pad_value}.")
+
+        def check(name: str, expected: str, *, fine: bool) -> None:
+            if not fine:
+                raise ModelError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
+
+        size = self.input_size_wh
+        fine = _numbers(size, 2, Integral) and all(0 < side <= 8192 for side in size)
+        check("input_size_wh", "width and height from 1 to 8192", fine=fine)
+        check("input_format", "'nchw_float32' or 'nhwc_uint8'", fine=self.input_format in _INPUT_FORMATS)
+        check("colour", "'rgb' or 'bgr'", fine=self.colour in {"rgb", "bgr"})
+        check("mean", "three numbers", fine=_numbers(self.mean, 3))
+        check("std", "three positive numbers", fine=_numbers(self.std, 3) and all(s > 0 for s in self.std))
+        check("padding", "above 0 and below 10", fine=_numbers((self.padding,), 1) and 0 < self.padding < 10)
+        check(
+            "split_ratio", "above 0 and below 100", fine=_numbers((self.split_ratio,), 1) and 0 < self.split_ratio < 100
+        )
+        check("pad_value", "0 to 255", fine=_numbers((self.pad_value,), 1, Integral) and 0 <= self.pad_value <= 255)
+        named = isinstance(self.class_names, tuple) and all(isinstance(name, str) for name in self.class_names)
+        check("class_names", "names", fine=named)
+        check("skeleton", "a Skeleton", fine=isinstance(self.skeleton, (Skeleton, type(None))))
+        for name in ("precision", "source_sha256", "exporter"):
+            check(name, "text", fine=isinstance(getattr(self, name), str))
+        for name in ("calibration", "parity"):
+            check(name, "a mapping", fine=isinstance(getattr(self, name), (Mapping, type(None))))
         if self.task != "detection" and self.skeleton is None:
             raise ModelError(f"a {self.task} model needs a skeleton; pass skeleton=… (a name or a .json file).")
 
@@ -147,7 +175,7 @@ class ModelSpec:
             if isinstance(values.get("skeleton"), dict):
                 values["skeleton"] = skeleton_from_dict(values["skeleton"])
             return cls(**values)
-        except (ValueError, TypeError, AttributeError, KeyError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
             raise ModelError(f"the model's description of itself is malformed: {error!r}. Export it again.") from error
 
 
@@ -233,31 +261,40 @@ def spec_from_header(header: OnnxHeader, *, task: str, name: str, **known: Any) 
     if found != task:
         raise ModelError(f"{name} is a {found} model; a {task} model is needed here. Were the two models swapped?")
     nhwc = tensor.dtype == "uint8"
-    if nhwc and tensor.shape[3] not in {3, None}:
-        raise ModelError(f"{name}: a uint8 input must be [n, height, width, 3], got {list(tensor.shape)}.")
+    layout = "[n, height, width, 3]" if nhwc else "[n, 3, height, width]"
+    if tensor.shape[3 if nhwc else 1] not in {3, None}:
+        shape = list(tensor.shape)
+        raise ModelError(f"{name}: a {tensor.dtype} input must be {layout}, for three colours; got {shape}.")
     height, width = tensor.shape[1:3] if nhwc else tensor.shape[2:4]
     values: dict[str, Any] = {"task": task, "head": head, "origin": "shapes"}
     values["input_format"] = "nhwc_uint8" if nhwc else "nchw_float32"
     values["input_size_wh"] = known.get("input_size_wh") or _size(header, head, width, height, name)
     assumed = []
     if not nhwc:
-        values |= _normalisation(task, head, header)
-        assumed.append(f"{values['colour'].upper()} input, mean {values['mean']}, std {values['std']}")
+        normalisation = _normalisation(task, head, header, colour=known.get("colour"))
+        values |= normalisation
+        unsaid = {k: v for k, v in normalisation.items() if k not in known}
+        assumed += [f"{v.upper()} input" if k == "colour" else f"{k} {v}" for k, v in unsaid.items()]
     if task == "pose":
         if head == "simcc":
             bins = header.outputs[_output(header, "simcc_x", 0)].shape[2]
-            if bins and "split_ratio" not in known:
-                values["split_ratio"] = bins / values["input_size_wh"][0]
-        count = header.outputs[0].shape[1]
-        values["skeleton"] = known.get("skeleton") or _skeleton(count, name)
-        if "skeleton" not in known:
-            assumed.append(f"skeleton {values['skeleton'].name}")
-        if "padding" not in known:
-            assumed.append("box padding 1.25")
+            if bins:
+                values["split_ratio"] = bins / max(values["input_size_wh"][0], 1)
+        count = header.outputs[_output(header, "simcc_x" if head == "simcc" else "keypoints", 0)].shape[1]
+        values["skeleton"] = _skeleton(count, name, known.get("skeleton"))
+        standing_in = {"skeleton": f"skeleton {values['skeleton'].name}", "padding": "box padding 1.25"}
+        assumed += [words for field, words in standing_in.items() if field not in known]
     spec = ModelSpec(**(values | known))
     if assumed:
         _log.warning("%s does not describe itself; assumed: %s.", name, "; ".join(assumed))
     return spec
+
+
+def _numbers(values: Any, count: int, kind: Any = Real) -> bool:
+    """Say whether the value, which may come from a file, is a tuple of that many finite numbers."""
+    if not isinstance(values, tuple) or len(values) != count:
+        return False
+    return all(isinstance(v, kind) and math.isfinite(v) for v in values)
 
 
 def _checked_overrides(known: dict[str, Any]) -> dict[str, Any]:
@@ -267,17 +304,18 @@ def _checked_overrides(known: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"unknown model option {', '.join(wrong)}; known are {', '.join(sorted(fields))}.")
     if isinstance(known.get("skeleton"), (str, Path)):
         known["skeleton"] = load_skeleton(known["skeleton"])
-    return known
+    return {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
 
 
 def _with_known(spec: ModelSpec, known: Mapping[str, Any]) -> ModelSpec:
     skeleton = known.get("skeleton")
     if skeleton is not None and spec.skeleton is not None and skeleton.num_keypoints != spec.skeleton.num_keypoints:
-        raise ModelError(
-            f"skeleton {skeleton.name!r} has {skeleton.num_keypoints} keypoints; the model has "
-            f"{spec.skeleton.num_keypoints}."
-        )
+        raise ModelError(_other_skeleton(skeleton, spec.skeleton.num_keypoints))
     return dataclasses.replace(spec, **known)
+
+
+def _other_skeleton(skeleton: Skeleton, count: int) -> str:
+    return f"skeleton {skeleton.name!r} has {skeleton.num_keypoints} keypoints; the model has {count}."
 
 
 def _spec_from_metadata(header: OnnxHeader) -> ModelSpec | None:
@@ -335,21 +373,28 @@ def _size(header: OnnxHeader, head: str, width: int | None, height: int | None, 
     raise ModelError(f"{name} does not say its input size; pass input_size_wh=(width, height).")
 
 
-def _normalisation(task: str, head: str, header: OnnxHeader) -> dict[str, Any]:
-    if task == "pose":
-        return {"colour": "rgb", "mean": _RGB_MEAN, "std": _RGB_STD}
+def _normalisation(task: str, head: str, header: OnnxHeader, *, colour: str | None) -> dict[str, Any]:
+    """Return the family's usual colour order, or the given one, and mean and std in that order."""
+    colour = colour or ("rgb" if task == "pose" else "bgr")
     # RTMDet and YOLOX both end in dets and labels. YOLOX begins by slicing the picture into four (its Focus layer)
     # and reads raw values; RTMDet begins with a convolution.
-    if head == "yolox" or "Conv" not in header.first_operators:
-        return {"colour": "bgr", "mean": _NONE_MEAN, "std": _NONE_STD}
-    return {"colour": "bgr", "mean": _RGB_MEAN[::-1], "std": _RGB_STD[::-1]}
+    if task == "detection" and (head == "yolox" or "Conv" not in header.first_operators):
+        mean, std = _NONE_MEAN, _NONE_STD
+    else:
+        mean, std = _RGB_MEAN, _RGB_STD
+    step = 1 if colour == "rgb" else -1
+    return {"colour": colour, "mean": mean[::step], "std": std[::step]}
 
 
-def _skeleton(count: int | None, name: str) -> Skeleton:
+def _skeleton(count: int | None, name: str, known: Skeleton | None) -> Skeleton:
+    if known is not None:
+        if count and known.num_keypoints != count:
+            raise ModelError(_other_skeleton(known, count))
+        return known
     if not count:
         raise ModelError(f"{name} does not say how many keypoints it has; pass skeleton=….")
-    known = _SKELETON_OF_COUNT.get(count)
-    return unnamed_skeleton(count) if known is None else load_skeleton(known)
+    usual = _SKELETON_OF_COUNT.get(count)
+    return unnamed_skeleton(count) if usual is None else load_skeleton(usual)
 
 
 def _sdk_from_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
@@ -361,7 +406,7 @@ def _sdk_from_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
         path = folder / name
         try:
             documents[name] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise ModelError(f"cannot read {path}: {error}.") from error
     return model, documents
 
@@ -369,12 +414,14 @@ def _sdk_from_folder(folder: Path) -> tuple[Path, dict[str, Any]]:
 def _sdk_from_zip(path: Path) -> tuple[bytes, dict[str, Any]]:
     try:
         with zipfile.ZipFile(path) as archive:
-            members = {Path(i.filename).name: i for i in archive.infolist() if not i.is_dir()}
-            if "end2end.onnx" not in members:
-                raise ModelError(f"{path} is no MMDeploy SDK archive: it holds no end2end.onnx.")
+            members = {PurePosixPath(i.filename): i for i in archive.infolist() if not i.is_dir()}
+            models = [member for member in members if member.name == "end2end.onnx"]
+            if len(models) != 1:
+                held = "no end2end.onnx" if not models else f"several: {', '.join(map(str, models))}"
+                raise ModelError(f"{path} is no MMDeploy SDK archive of one model: it holds {held}.")
             content = {}
             for name in ("end2end.onnx", "deploy.json", "pipeline.json"):
-                member = members.get(name)
+                member = members.get(models[0].with_name(name))
                 if member is None:
                     continue
                 if member.file_size > min(_LARGEST_MEMBER, _LARGEST_RATIO * max(member.compress_size, 1) + 2**20):
@@ -384,7 +431,7 @@ def _sdk_from_zip(path: Path) -> tuple[bytes, dict[str, Any]]:
                 n: json.loads(content[n]) for n in ("deploy.json", "pipeline.json") if n in content
             }
             return content["end2end.onnx"], documents
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError, NotImplementedError) as error:
+    except _ARCHIVE_ERRORS as error:
         raise ModelError(f"cannot read the archive {path}: {error}. Download it again.") from error
 
 
@@ -396,37 +443,40 @@ def _spec_from_sdk(
         return None
     try:
         tasks = pipeline["pipeline"]["tasks"]
-        transforms = {t["type"]: t for t in next(t for t in tasks if t["module"] == "Transform")["transforms"]}
-        post = [t for t in tasks if t["module"] not in {"Transform", "Net"}]
-        found: dict[str, Any] = {"origin": "sdk"}
-        if (normalize := transforms.get("Normalize")) is not None:
-            found["colour"] = "rgb" if normalize.get("to_rgb", False) else "bgr"
-            found["mean"], found["std"] = tuple(normalize["mean"]), tuple(normalize["std"])
-        else:
-            found["colour"], found["mean"], found["std"] = "bgr", _NONE_MEAN, _NONE_STD
-        for kind, key in (("TopDownAffine", "image_size"), ("Pad", "size"), ("Resize", "size")):
-            size = transforms.get(kind, {}).get(key)
-            if size:
-                size = [size, size] if isinstance(size, int) else size
-                found["input_size_wh"] = (int(size[0]), int(size[1]))
-                break
-        padding = transforms.get("TopDownGetBboxCenterScale", {}).get("padding")
-        if padding:
-            found["padding"] = float(padding)
-        pad = transforms.get("Pad", {}).get("pad_val")
-        if pad is not None:
-            pad = pad.get("img", 114) if isinstance(pad, Mapping) else pad
-            found["pad_value"] = int(pad[0] if isinstance(pad, (list, tuple)) else pad)
-        for component in post:
+        transforms: dict[str, dict[str, Any]] = {}
+        for transform in next(t for t in tasks if t["module"] == "Transform")["transforms"]:
+            # Pad comes twice: to the input's size, and later to a multiple of something.
+            transforms[transform["type"]] = transform | transforms.get(transform["type"], {})
+        found = _transforms(transforms)
+        for component in tasks:
             if ratio := component.get("params", {}).get("simcc_split_ratio"):
                 found["split_ratio"] = float(ratio)
-    except (KeyError, TypeError, ValueError, StopIteration, AttributeError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, StopIteration, AttributeError, IndexError, OverflowError) as error:
         raise ModelError(
             f"{name}: pipeline.json is not as MMDeploy writes it ({error!r}). Download it again."
         ) from error
-    if task == "detection":
-        # RTMDet's and YOLOX's SDK archives give the colour, but a Pad size may be missing for dynamic graphs.
-        found = {k: v for k, v in found.items() if k not in {"padding", "split_ratio"}}
-    else:
-        found.pop("pad_value", None)
+    foreign = {"padding", "split_ratio"} if task == "detection" else {"pad_value"}
+    found = {k: v for k, v in found.items() if k not in foreign}
     return spec_from_header(header, task=task, name=name, **{**found, **known, "origin": "sdk"})
+
+
+def _transforms(transforms: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Return the fields of a spec that the transforms of a pipeline.json tell; a Pad size may be missing."""
+    found: dict[str, Any] = {"colour": "bgr", "mean": _NONE_MEAN, "std": _NONE_STD}
+    if (normalize := transforms.get("Normalize")) is not None:
+        found["colour"] = "rgb" if normalize.get("to_rgb", False) else "bgr"
+        found["mean"], found["std"] = tuple(normalize["mean"]), tuple(normalize["std"])
+    for kind, key in (("TopDownAffine", "image_size"), ("Pad", "size"), ("Resize", "size")):
+        size = transforms.get(kind, {}).get(key)
+        if size:
+            size = [size, size] if isinstance(size, int) else size
+            found["input_size_wh"] = (int(size[0]), int(size[1]))
+            break
+    padding = transforms.get("TopDownGetBboxCenterScale", {}).get("padding")
+    if padding:
+        found["padding"] = float(padding)
+    pad = transforms.get("Pad", {}).get("pad_val")
+    if pad is not None:
+        pad = pad.get("img", 114) if isinstance(pad, Mapping) else pad
+        found["pad_value"] = int(pad[0] if isinstance(pad, (list, tuple)) else pad)
+    return found
