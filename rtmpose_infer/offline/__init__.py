@@ -288,7 +288,7 @@ class _Schedule:
             self._keys.append(frame)
             if len(self._keys) == _KEYS_PER_CALL:
                 self._start_detection()
-        while self._detecting and (self._detecting[0][1].done() or len(self._detecting) > 2):
+        while self._detecting and (self._detecting[0][1].done() or len(self._detecting) > 1):
             self._link()
         self._decide(self._linked_until - _LOOKAHEAD * self._interval)
 

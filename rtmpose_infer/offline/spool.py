@@ -57,11 +57,9 @@ class Spool:
     def load(self, kind: str, frame_index: int) -> dict[str, npt.NDArray[Any]] | None:
         """Return the arrays saved for this frame, or None."""
         try:
-            with np.load(self._path(kind, frame_index), allow_pickle=False) as data:
+            with self._path(kind, frame_index).open("rb") as file, np.load(file, allow_pickle=False) as data:
                 return {name: data[name] for name in data.files}
-        except FileNotFoundError:
-            return None
-        except (OSError, ValueError, zipfile.BadZipFile, KeyError):
+        except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError):
             return None
 
     def save(self, kind: str, frame_index: int, **arrays: npt.NDArray[Any]) -> None:

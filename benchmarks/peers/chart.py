@@ -1,0 +1,56 @@
+"""The comparison as one SVG: frames per second by number of people, a line a system, a panel a network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import median
+
+COLOURS = ["#0b6e4f", "#2a9d8f", "#b5651d", "#e09f3e", "#7d4e8a"]
+
+
+def write_chart(report: dict, path: Path) -> None:
+    """Write the chart of a report of ``run.py``."""
+    sizes = list(dict.fromkeys(cell["size"] for cell in report["cells"]))
+    names = list(dict.fromkeys(n for cell in report["cells"] for n in cell["seconds_per_frame"]))
+    width, height, left, top = 300, 240, 46, 60
+    parts = []
+    for panel, size in enumerate(sizes):
+        cells = [c for c in report["cells"] if c["size"] == size]
+        rates = {
+            n: [(c["people"], 1 / median(c["seconds_per_frame"][n])) for c in cells if n in c["seconds_per_frame"]]
+            for n in names
+        }
+        highest = max(fps for points in rates.values() for _, fps in points)
+        x0 = left + panel * (width + left)
+        steps = [c["people"] for c in cells]
+        parts.append(f'<text x="{x0}" y="{top - 12}" class="title">RTMPose-{size}: frames per second</text>')
+        for i in range(5):
+            y = top + height - height * i / 4
+            parts.append(f'<line x1="{x0}" y1="{y:.0f}" x2="{x0 + width}" y2="{y:.0f}" class="grid"/>')
+            parts.append(
+                f'<text x="{x0 - 6}" y="{y + 4:.0f}" class="tick" text-anchor="end">{highest * i / 4:.0f}</text>'
+            )
+        for i, people in enumerate(steps):
+            x = x0 + width * (i + 0.5) / len(steps)
+            parts.append(f'<text x="{x:.0f}" y="{top + height + 18}" class="tick" text-anchor="middle">{people}</text>')
+        for colour, name in zip(COLOURS, names, strict=False):
+            points = [
+                (x0 + width * (steps.index(p) + 0.5) / len(steps), top + height - height * fps / highest)
+                for p, fps in rates[name]
+            ]
+            line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+            parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2.5"/>')
+            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+    for i, (colour, name) in enumerate(zip(COLOURS, names, strict=False)):
+        x = left + i * 200
+        parts.append(f'<rect x="{x}" y="12" width="14" height="14" fill="{colour}"/>')
+        parts.append(f'<text x="{x + 20}" y="24" class="tick">{name}</text>')
+    total = max(len(sizes) * (width + left), len(names) * 200) + left
+    path.write_text(
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{top + height + 50}" '
+        'font-family="sans-serif">'
+        "<style>.title{font-size:14px;font-weight:bold}.tick{font-size:12px;fill:#444}.grid{stroke:#ddd}</style>"
+        f'<rect width="100%" height="100%" fill="white"/>{"".join(parts)}'
+        f'<text x="{left}" y="{top + height + 38}" class="tick">people in the frame</text></svg>',
+        encoding="utf-8",
+    )

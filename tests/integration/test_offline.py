@@ -1,0 +1,170 @@
+"""Offline tracking: knowledge of the future, the same result after a kill, bounded memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtmpose_infer import PosePipeline
+from rtmpose_infer.errors import InferenceError, InputError
+from rtmpose_infer.offline import OfflineConfig, OfflineTracker
+from tests.painted import Painted, joints_of, paint, painted_estimator, painted_pipeline
+
+RATE = 30.0
+Boxes = dict[int, tuple[int, int, int, int]]
+
+
+def walk(index: int) -> Boxes:
+    """Two people walking towards and past each other, one above the other in the picture."""
+    return {0: (20 + 4 * index, 40, 70 + 4 * index, 160), 2: (560 - 4 * index, 190, 610 - 4 * index, 310)}
+
+
+def video(count: int, scene=walk):
+    return [(paint(scene(i)), i / RATE) for i in range(count)]
+
+
+def track(painted: Painted, frames, *, work_dir: Path | None = None, **config):
+    with OfflineTracker(painted.pipeline, config=OfflineConfig(**config)) as tracker:
+        return list(tracker.track(frames, work_dir=work_dir))
+
+
+def test_everybody_is_found_in_every_frame_under_one_id_each() -> None:
+    results = track(painted_pipeline(), video(60))
+    assert [p.frame_index for p in results] == list(range(60))
+    assert all(len(p) == 2 for p in results)
+    assert {i for p in results for i in p.track_ids.tolist()} == {1, 2}
+    for index, poses in enumerate(results):
+        true = sorted((joints_of(b) for b in walk(index).values()), key=lambda j: j[:, 1].mean())
+        found = sorted(poses.keypoints, key=lambda j: j[:, 1].mean())
+        assert np.abs(np.array(true) - np.array(found)).max() < 4
+
+
+def test_the_detector_sees_key_frames_only() -> None:
+    painted = painted_pipeline()
+    track(painted, video(41), key_interval=10)
+    assert sum(painted.detector.batches) == 5
+
+
+def test_somebody_who_appears_between_key_frames_is_found_before_the_detector_sees_them() -> None:
+    def scene(index: int) -> Boxes:
+        return walk(index) if index >= 13 else {0: walk(index)[0]}
+
+    results = track(painted_pipeline(), video(40, scene), key_interval=8)
+    assert [len(p) for p in results[8:20]] == [1] * 5 + [2] * 7
+
+
+def test_somebody_hidden_for_a_second_keeps_the_id() -> None:
+    def scene(index: int) -> Boxes:
+        return {0: (20 + 2 * index, 40, 70 + 2 * index, 160)} if not 30 <= index < 60 else {}
+
+    results = track(painted_pipeline(), video(100, scene))
+    assert {i for p in results for i in p.track_ids.tolist()} == {1}
+    assert not any(len(p) for p in results[32:58])
+
+
+def test_smoothing_uses_both_sides_so_it_does_not_lag() -> None:
+    results = track(painted_pipeline(), video(60))
+    raw = np.stack([p.keypoints_raw[0] for p in results[10:50]])
+    smooth = np.stack([p.keypoints[0] for p in results[10:50]])
+    assert abs(float((smooth - raw)[..., 0].mean())) < 0.2  # walking at 4 px a frame, a lag of a frame would be 4 px
+
+
+def test_a_run_that_was_killed_goes_on_with_the_identical_result(tmp_path: Path) -> None:
+    whole = track(painted_pipeline(), video(120))
+    painted = painted_pipeline()
+
+    def killed():
+        yield from video(90)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        track(painted, killed(), work_dir=tmp_path)
+    before = sum(painted.pose.batches)
+    assert before > 0
+    resumed = track(painted, video(120), work_dir=tmp_path)
+    assert sum(painted.pose.batches) == 2 * 120  # nobody was estimated twice
+    for a, b in zip(whole, resumed, strict=True):
+        np.testing.assert_array_equal(a.keypoints, b.keypoints)
+        np.testing.assert_array_equal(a.track_ids, b.track_ids)
+
+
+def test_a_file_of_the_work_in_progress_that_is_broken_is_computed_again(tmp_path: Path) -> None:
+    painted = painted_pipeline()
+    whole = track(painted, video(20), work_dir=tmp_path)
+    for path in tmp_path.rglob("*.npz"):
+        path.write_bytes(path.read_bytes()[:-40])
+    again = track(painted, video(20), work_dir=tmp_path)
+    for a, b in zip(whole, again, strict=True):
+        np.testing.assert_array_equal(a.keypoints, b.keypoints)
+
+
+def test_the_work_of_another_video_is_refused(tmp_path: Path) -> None:
+    painted = painted_pipeline()
+    with OfflineTracker(painted.pipeline) as tracker:
+        list(tracker.track(video(3), work_dir=tmp_path, video_id="one.mp4"))
+        with pytest.raises(InputError, match="another video"):
+            list(tracker.track(video(3), work_dir=tmp_path, video_id="two.mp4"))
+
+
+def test_a_failing_network_ends_the_run_and_keeps_what_was_done(tmp_path: Path) -> None:
+    painted = painted_pipeline()
+    frames = video(60)
+
+    def failing():
+        for index, frame in enumerate(frames):
+            if index == 40:
+                painted.pose.failure = RuntimeError("device lost")
+            yield frame
+
+    with pytest.raises(InferenceError, match="device lost"):
+        track(painted, failing(), work_dir=tmp_path)
+    assert len(track(painted, frames, work_dir=tmp_path)) == 60
+
+
+def test_few_frames_are_held_at_a_time() -> None:
+    painted = painted_pipeline()
+    read = 0
+    done = 0
+    most = 0
+
+    def counted():
+        nonlocal read, most
+        for frame in video(200):
+            read += 1
+            most = max(most, read - done)
+            yield frame
+
+    def finished(count: int) -> None:
+        nonlocal done
+        done = count
+
+    with OfflineTracker(painted.pipeline) as tracker:
+        list(tracker.track(counted(), progress=finished))
+    assert done == 200
+    assert most <= 9 * OfflineConfig().key_interval
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 9])
+def test_short_videos(count: int) -> None:
+    results = track(painted_pipeline(), video(count))
+    assert [len(p) for p in results] == [2] * count
+
+
+def test_an_empty_scene_gives_empty_results() -> None:
+    results = track(painted_pipeline(), video(20, lambda index: {}))
+    assert [len(p) for p in results] == [0] * 20
+    assert all(p.track_ids.shape == (0,) for p in results)
+
+
+def test_time_that_goes_back_is_refused() -> None:
+    frames = [(paint({}), 1.0), (paint({}), 0.5)]
+    with pytest.raises(InputError, match="frame 1: time"):
+        track(painted_pipeline(), frames)
+
+
+def test_a_pipeline_without_a_detector_is_refused() -> None:
+    estimator, _ = painted_estimator()
+    with pytest.raises(InputError, match="needs a detector"):
+        OfflineTracker(PosePipeline(detector=None, pose=estimator))
