@@ -2,8 +2,8 @@
 
 Speed does not depend on what the weights are, but tracking does: a random network sees nobody. So the answers are
 pinned inside the graphs: every network computes all it computes, and its answer is multiplied by zero and added to a
-fixed one (N boxes; a standing person in the middle of the crop). All systems then do the same network calls and see the same
-people. Weights are drawn from the tensors' names; denormal numbers do not occur.
+fixed one (N boxes; a standing person in the middle of the crop). All systems then do the same network calls and see the
+same people. Weights are drawn from the tensors' names; denormal numbers do not occur.
 """
 
 from __future__ import annotations
