@@ -19,6 +19,7 @@ from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.skeletons import Skeleton, load_skeleton
 from rtmpose_infer.smoothing import OneEuroConfig
 from rtmpose_infer.tracker import TrackerConfig
+from rtmpose_infer.version import __version__
 
 __all__ = [
     "Backend",
@@ -36,7 +37,6 @@ __all__ = [
     "Skeleton",
     "TensorSpec",
     "TrackerConfig",
+    "__version__",
     "load_skeleton",
 ]
-
-__version__ = "0.1.0"

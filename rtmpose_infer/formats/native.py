@@ -40,12 +40,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rtmpose_infer import __version__
 from rtmpose_infer.errors import InputError, MediaError
 from rtmpose_infer.formats._growing import GrowingFile
 from rtmpose_infer.formats._numbers import PIXEL_DIGITS, SCORE_DIGITS, TIME_DIGITS, rounded, rounded_or_none
 from rtmpose_infer.results import Poses
 from rtmpose_infer.skeletons import Skeleton, skeleton_from_dict
+from rtmpose_infer.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
