@@ -3,6 +3,9 @@
 A runtime tells what it can do by the batch axis of its shapes (fixed or dynamic) and by ``Backend.batch_sizes``. Where
 every size is as good (ONNX Runtime on a CPU), all people of a frame go in one call and nothing is padded; where
 sizes are prepared (engines, static shapes), the remainder is padded up to the smallest one that holds it.
+
+Pictures are made call by call in one buffer, so what a crowd or many cameras need in memory is bounded by the largest
+batch, and the pixels are still in the processor's cache when the runtime reads them.
 """
 
 from __future__ import annotations
@@ -15,14 +18,16 @@ import numpy.typing as npt
 from rtmpose_infer.errors import ModelError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from rtmpose_infer.backends.base import Arrays, Backend
-    from rtmpose_infer.preprocess import InputBuffer
+    from rtmpose_infer.model_spec import ModelSpec
+    from rtmpose_infer.preprocess import Frame, InputBuffer
+    from rtmpose_infer.stages import StageClock
 
-__all__ = ["batch_plan", "input_name", "run_filled"]
+__all__ = ["batch_plan", "check_input", "run_in_batches"]
 
-_LARGEST_BATCH = 64  # bounds the memory that a crowd, or many cameras, can claim
+_LARGEST_BATCH = 64
 
 
 def batch_plan(count: int, *, fixed: int | None, sizes: tuple[int, ...] | None) -> list[tuple[int, int, int]]:
@@ -56,38 +61,57 @@ def _plan(count: int, sizes: tuple[int, ...] | None) -> Iterator[tuple[int, int,
         first += take
 
 
-def run_filled(backend: Backend, buffer: InputBuffer, count: int) -> Arrays:
-    """Run the network over the first ``count`` pictures of the buffer and return its outputs, each (count, …).
+def run_in_batches(
+    backend: Backend,
+    buffer: InputBuffer,
+    count: int,
+    fill: Callable[[int, Frame], None],
+    *,
+    clock: StageClock,
+    stages: tuple[str, str],
+) -> Arrays:
+    """Run the network over ``count`` pictures and return its outputs, each (count, …).
 
-    The buffer must have been asked for ``count`` pictures. Rows that pad a batch hold old pictures; their answers
-    are dropped.
+    Args:
+        backend: The network.
+        buffer: Where the pictures are made. Rows that pad a batch hold old pictures; their answers are dropped.
+        count: Number of pictures, at least 1.
+        fill: Called with the number of the first picture and (n, H, W, 3) uint8 rows to write the next n into.
+        clock: Is lapped after filling and after running.
+        stages: The names of these two stages.
     """
     spec = backend.inputs[0]
-    plan = batch_plan(count, fixed=spec.shape[0], sizes=backend.batch_sizes)
-    needed = max(first + run for first, _, run in plan)
-    if needed > count:
-        buffer.reserve(needed)
-    tensor = buffer.tensor(count, padded=needed)
     answers = []
-    for first, take, run in plan:
-        answer = backend.run({spec.name: tensor[first : first + run]})
+    for first, take, run in batch_plan(count, fixed=spec.shape[0], sizes=backend.batch_sizes):
+        fill(first, buffer.pictures(run)[:take])
+        clock.lap(stages[0])
+        answer = backend.run({spec.name: buffer.tensor(take, padded=run)})
+        clock.lap(stages[1])
         answers.append(answer if take == run else {name: value[:take] for name, value in answer.items()})
     if len(answers) == 1:
         return answers[0]
     return {name: _joined([answer[name] for answer in answers]) for name in answers[0]}
 
 
-def input_name(backend: Backend, expected: np.dtype[np.generic], name: str) -> str:
-    """Return the name of the network's one picture input after checking that it is what its file promised.
+def check_input(backend: Backend, spec: ModelSpec, name: str) -> None:
+    """Check that the network takes one batch of pictures of the form that its file promised.
 
     Raises:
-        ModelError: More than one input, not four-dimensional, or of another dtype.
+        ModelError: It takes something else.
     """
+    width, height = spec.input_size_wh
+    nhwc = spec.input_format == "nhwc_uint8"
+    dtype = np.dtype(np.uint8 if nhwc else np.float32)
+    picture = (height, width, 3) if nhwc else (3, height, width)
     inputs = backend.inputs
-    if len(inputs) != 1 or len(inputs[0].shape) != 4 or inputs[0].dtype != expected:
+    shape = inputs[0].shape if len(inputs) == 1 else ()
+    fits = len(shape) == 4 and all(have in {want, None} for have, want in zip(shape[1:], picture, strict=True))
+    if not fits or inputs[0].dtype != dtype:
         got = ", ".join(f"{t.name} {t.words()} {t.dtype}" for t in inputs)
-        raise ModelError(f"{name}: expected one four-dimensional {expected} input, got {got}. Export it again.")
-    return inputs[0].name
+        raise ModelError(
+            f"{name}: expected one input (n, {', '.join(map(str, picture))}) {dtype}, got {got}. Pass the "
+            "input_size_wh that the model was made for, or export it again."
+        )
 
 
 def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend
-from rtmpose_infer.batching import input_name, run_filled
+from rtmpose_infer.batching import check_input, run_in_batches
 from rtmpose_infer.errors import InputError, OutputMismatchError
 from rtmpose_infer.geometry import clip_boxes, nms
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
@@ -133,7 +133,8 @@ class PersonDetector:
         self._iou_threshold = iou_threshold
         self._label = _label_index(label, spec.class_names)
         self._max_detections = max_detections
-        input_name(backend, np.dtype(spec.input_format.split("_")[1]), "the detector")
+        check_input(backend, spec, "the detector")
+        _check_outputs([tensor.name for tensor in backend.outputs], spec.head)
         decoders: dict[str, Callable[[Arrays], Found]] = {
             "nms": _decode_nms,
             "rtmdet": partial(_decode_rtmdet, width=spec.input_size_wh[0], score_threshold=score_threshold),
@@ -165,22 +166,26 @@ class PersonDetector:
         checked = [check_frame(frame) for frame in frames]
         if not checked:
             return []
-        buffer = self._buffer()
-        pictures = buffer.pictures(len(checked))
-        ratios = [
-            letterbox_into(frame, picture, pad_value=self.spec.pad_value)
-            for frame, picture in zip(checked, pictures, strict=True)
-        ]
-        clock.lap("letterbox")
-        outputs = run_filled(self.backend, buffer, len(checked))
-        clock.lap("detect")
-        found = self._decode(outputs)
-        if len(found) != len(checked):
-            raise OutputMismatchError(f"the detector answered for {len(found)} of {len(checked)} frames.")
-        detections = [
-            self._finish(boxes, scores, labels, ratio, frame)
-            for (boxes, scores, labels), ratio, frame in zip(found, ratios, checked, strict=True)
-        ]
+        ratios: list[tuple[float, float]] = []
+
+        def letterbox(first: int, pictures: Frame) -> None:
+            ratios.extend(
+                letterbox_into(frame, picture, pad_value=self.spec.pad_value)
+                for frame, picture in zip(checked[first : first + len(pictures)], pictures, strict=True)
+            )
+
+        outputs = run_in_batches(
+            self.backend, self._buffer(), len(checked), letterbox, clock=clock, stages=("letterbox", "detect")
+        )
+        # A broken network's infinities become boxes without area, which are dropped; nobody needs a warning of numpy's.
+        with np.errstate(over="ignore", invalid="ignore"):
+            found = self._decode(outputs)
+            if len(found) != len(checked):
+                raise OutputMismatchError(f"the detector answered for {len(found)} of {len(checked)} frames.")
+            detections = [
+                self._finish(boxes, scores, labels, ratio, frame)
+                for (boxes, scores, labels), ratio, frame in zip(found, ratios, checked, strict=True)
+            ]
         clock.lap("decode_boxes")
         return detections
 
@@ -239,6 +244,20 @@ def _label_index(label: int | str | None, class_names: tuple[str, ...]) -> int |
     return label
 
 
+def _check_outputs(names: Sequence[str], head: str) -> None:
+    count = len(names)
+    wanted = {
+        "nms": "dets and labels",
+        "rtmdet": "a map of logits and one of distances for each level",
+        "yolox": "rows",
+    }
+    fits = {"nms": count >= 2, "rtmdet": count >= 2 and count % 2 == 0, "yolox": count >= 1}
+    if not fits[head]:
+        raise OutputMismatchError(
+            f"the detector's file promises {wanted[head]}, its outputs are {', '.join(names)}. Export it again."
+        )
+
+
 def _decode_nms(outputs: Arrays) -> Found:
     names = list(outputs)
     dets = outputs["dets"] if "dets" in outputs else outputs[names[0]]
@@ -257,17 +276,14 @@ def _decode_rtmdet(outputs: Arrays, *, width: int, score_threshold: float) -> Fo
     levels = len(maps) // 2
     # Most cells are background: the threshold is applied to the logits, before anything is computed from them.
     floor = np.float32(np.log(max(score_threshold, 1e-6) / max(1 - score_threshold, 1e-6)))
+    for logits, distances in zip(maps[:levels], maps[levels:], strict=True):
+        fits = logits.ndim == 4 and logits.size and len(logits) == len(maps[0])
+        if not fits or distances.shape != (len(logits), 4, *logits.shape[2:]):
+            raise OutputMismatchError(f"not a level of RTMDet: {logits.shape} and {distances.shape}.")
     found: Found = []
     for i in range(len(maps[0])):
         boxes, scores, labels = [], [], []
         for logits, distances in zip(maps[:levels], maps[levels:], strict=True):
-            if (
-                logits.ndim != 4
-                or distances.ndim != 4
-                or distances.shape[1] != 4
-                or logits.shape[2:] != distances.shape[2:]
-            ):
-                raise OutputMismatchError(f"not a level of RTMDet: {logits.shape} and {distances.shape}.")
             stride = width / logits.shape[3]
             best = logits[i].argmax(axis=0)
             top = logits[i].max(axis=0)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend
-from rtmpose_infer.batching import input_name, run_filled
-from rtmpose_infer.errors import InputError, ModelError, OutputMismatchError, ShapeError
+from rtmpose_infer.batching import check_input, run_in_batches
+from rtmpose_infer.errors import DTypeError, InputError, ModelError, OutputMismatchError, ShapeError
 from rtmpose_infer.geometry import check_boxes, crop_transform
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
 from rtmpose_infer.preprocess import InputBuffer, check_frame, crop_into
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from rtmpose_infer.backends.base import Arrays
+    from rtmpose_infer.preprocess import Frame
     from rtmpose_infer.skeletons import Skeleton
 
 __all__ = ["PoseEstimator"]
@@ -80,7 +82,8 @@ class PoseEstimator:
         self.backend = backend
         self.spec = spec
         self.skeleton: Skeleton = spec.skeleton
-        input_name(backend, np.dtype(spec.input_format.split("_")[1]), "the pose network")
+        check_input(backend, spec, "the pose network")
+        self._output_names = _output_names([tensor.name for tensor in backend.outputs], spec.head)
         self._local = threading.local()
 
     def predict(
@@ -127,48 +130,42 @@ class PoseEstimator:
         total = sum(counts)
         if total == 0:
             return [Poses.empty(self.skeleton, frame_size_wh=(f.shape[1], f.shape[0])) for f, _, _ in checked]
-        buffer = self._buffer()
-        crops = buffer.pictures(total)
-        size = self.spec.input_size_wh
-        transform = crop_transform(np.concatenate([b for _, b, _ in checked]), size, padding=self.spec.padding)
-        first = 0
-        for (frame, boxes, _), count in zip(checked, counts, strict=True):
-            part = crop_transform(boxes, size, padding=self.spec.padding)
-            crop_into(frame, part, crops[first : first + count])
-            first += count
-        clock.lap("crop")
-        outputs = run_filled(self.backend, buffer, total)
-        clock.lap("pose")
+        transform = crop_transform(
+            np.concatenate([boxes for _, boxes, _ in checked]), self.spec.input_size_wh, padding=self.spec.padding
+        )
+        spans = list(pairwise([0, *np.cumsum(counts).tolist()]))
+
+        def crop(first: int, crops: Frame) -> None:
+            for (frame, _, _), (start, end) in zip(checked, spans, strict=True):
+                begin, stop = max(first, start), min(first + len(crops), end)
+                if begin < stop:
+                    crop_into(frame, transform[begin:stop], crops[begin - first : stop - first])
+
+        outputs = run_in_batches(self.backend, self._buffer(), total, crop, clock=clock, stages=("crop", "pose"))
         keypoints, scores = self._decode(outputs, total)
         keypoints = transform.to_frame(keypoints)
         poses = []
-        first = 0
-        for (frame, boxes, box_scores), count in zip(checked, counts, strict=True):
-            rows = slice(first, first + count)
+        for (frame, boxes, box_scores), (start, end) in zip(checked, spans, strict=True):
             size_wh = (frame.shape[1], frame.shape[0])
-            poses.append(self._poses(keypoints[rows], scores[rows], boxes, box_scores, size_wh))
-            first += count
+            poses.append(self._poses(keypoints[start:end], scores[start:end], boxes, box_scores, size_wh))
         clock.lap("decode_pose")
         return poses
 
     def _decode(self, outputs: Arrays, count: int) -> tuple[Floats, Floats]:
         k = self.skeleton.num_keypoints
+        first, second = (outputs[name] for name in self._output_names)
         if self.spec.head == "keypoints":
-            keypoints, scores = outputs["keypoints"], outputs["scores"]
-            if keypoints.shape != (count, k, 2) or scores.shape != (count, k):
+            if first.shape != (count, k, 2) or second.shape != (count, k):
                 raise OutputMismatchError(
-                    f"expected keypoints {(count, k, 2)} and scores {(count, k)}, got {keypoints.shape} and "
-                    f"{scores.shape}."
+                    f"expected keypoints {(count, k, 2)} and scores {(count, k)}, got {first.shape} and {second.shape}."
                 )
-            return mask_unfound(np.array(keypoints, np.float32), scores), scores
-        names = list(outputs)
-        simcc_x = outputs["simcc_x"] if "simcc_x" in outputs else outputs[names[0]]
-        simcc_y = outputs["simcc_y"] if "simcc_y" in outputs else outputs[names[1]]
-        if simcc_x.ndim != 3 or simcc_x.shape[:2] != (count, k) or simcc_y.shape[:2] != (count, k):
+            scores = np.asarray(second, np.float32)
+            return mask_unfound(np.array(first, np.float32), scores), scores
+        if any(axis.ndim != 3 or axis.shape[:2] != (count, k) or not axis.shape[2] for axis in (first, second)):
             raise OutputMismatchError(
-                f"expected SimCC vectors of {count}×{k} keypoints, got {simcc_x.shape} and {simcc_y.shape}."
+                f"expected SimCC vectors of {count}×{k} keypoints, got {first.shape} and {second.shape}."
             )
-        return decode_simcc(simcc_x, simcc_y, split_ratio=self.spec.split_ratio)
+        return decode_simcc(first, second, split_ratio=self.spec.split_ratio)
 
     def _poses(
         self, keypoints: Floats, scores: Floats, boxes: Floats, box_scores: Floats, size_wh: tuple[int, int]
@@ -210,11 +207,27 @@ class PoseEstimator:
         self.close()
 
 
+def _output_names(names: Sequence[str], head: str) -> tuple[str, str]:
+    """Return the names of the two outputs that are decoded; SimCC vectors may have any names, x comes first."""
+    wanted = ("keypoints", "scores") if head == "keypoints" else ("simcc_x", "simcc_y")
+    if set(wanted) <= set(names):
+        return wanted
+    if head == "simcc" and len(names) >= 2:
+        return names[0], names[1]
+    raise OutputMismatchError(
+        f"the pose network's file promises the outputs {wanted[0]} and {wanted[1]}, it has {', '.join(names)}. Export "
+        "it again."
+    )
+
+
 def _checked_boxes(bboxes: npt.ArrayLike, scores: npt.ArrayLike | None) -> tuple[Floats, Floats]:
     boxes = check_boxes(bboxes, "bboxes_xyxy")
     if scores is None:
         return boxes, np.ones(len(boxes), np.float32)
-    array = np.asarray(scores, np.float32)
+    try:
+        array = np.asarray(scores, np.float32)
+    except (TypeError, ValueError) as error:
+        raise DTypeError("bbox_scores", expected="float32", actual=type(scores).__name__) from error
     if array.shape != (len(boxes),):
         raise ShapeError("bbox_scores", expected=f"({len(boxes)},)", actual=array.shape, hint="One score for each box.")
     if not np.isfinite(array).all():

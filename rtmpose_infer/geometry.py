@@ -215,6 +215,10 @@ class CropTransform:
     scales: Floats
     input_size_wh: tuple[int, int]
 
+    def __getitem__(self, rows: slice) -> CropTransform:
+        """Return the transforms of some of the boxes."""
+        return CropTransform(self.centers[rows], self.scales[rows], self.input_size_wh)
+
     def matrices(self) -> npt.NDArray[np.float64]:
         """Return the (N, 2, 3) float64 matrices frame → input, as ``cv2.warpAffine`` takes them."""
         half = np.array(self.input_size_wh, np.float64) / 2
