@@ -77,11 +77,7 @@ class PersonDetector:
         backend_config: BackendConfig | None = None,
         **model_options: Any,
     ) -> None:
-        for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-            if not 0 <= value <= 1:
-                raise InputError(f"{name} must be 0 to 1, got {value}.")
-        if max_detections < 1:
-            raise InputError(f"max_detections must be at least 1, got {max_detections}.")
+        _check_options(score_threshold, iou_threshold, max_detections)
         file = load_model_file(resolve(model, task="detection"), task="detection", **model_options)
         config = backend_config or BackendConfig(device=device, threads=threads)
         self._set_up(
@@ -127,6 +123,7 @@ class PersonDetector:
         label: int | str | None,
         max_detections: int,
     ) -> None:
+        _check_options(score_threshold, iou_threshold, max_detections)
         self.backend = backend
         self.spec = spec
         self._score_threshold = score_threshold
@@ -227,6 +224,14 @@ class PersonDetector:
 
 
 Found = list[tuple[Floats, Floats, npt.NDArray[np.int64]]]
+
+
+def _check_options(score_threshold: float, iou_threshold: float, max_detections: int) -> None:
+    for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} must be 0 to 1, got {value}.")
+    if max_detections < 1:
+        raise InputError(f"max_detections must be at least 1, got {max_detections}.")
 
 
 def _label_index(label: int | str | None, class_names: tuple[str, ...]) -> int | None:
