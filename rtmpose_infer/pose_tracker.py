@@ -7,7 +7,6 @@ so a failure in the middle of one leaves it as it was.
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 from collections.abc import Hashable, Mapping, Sequence
@@ -339,6 +338,8 @@ class PoseTracker:
 
         Frames are taken in the order of the calls. The frame must not be changed before the result is there.
         """
+        import asyncio  # most services never await, and it would be a fifth of this package's import time
+
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rtmpose-tracker")
         return await asyncio.get_running_loop().run_in_executor(
