@@ -110,7 +110,7 @@ def learning_rate(progress: float, peak: float, *, warmup: float = 0.01, flat: f
     """Return the rate at `progress` 0..1: linear warm-up, flat, then a cosine to 1 % of the peak."""
     if progress < warmup:
         return peak * (progress / warmup * 0.95 + 0.05)
-    if progress < flat:
+    if progress < flat or flat >= 1:
         return peak
     share = min((progress - flat) / (1 - flat), 1.0)
     return peak * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * share)))
@@ -132,7 +132,7 @@ class Run:
         """Share of the time budget used, 0..1."""
         return min(self.trained_s / self.seconds, 1.0)
 
-    def update(self, loss: Tensor, peak_rate: float) -> None:
+    def update(self, loss: Tensor, rate: float) -> None:
         """Take one optimiser step on `loss` and advance the clock and the average."""
         self.optimiser.zero_grad()
         loss.backward()
@@ -140,7 +140,7 @@ class Run:
         self.trained_s += self._agree(min(now - self._last, 30.0))
         self._last = now
         for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.progress, peak_rate)
+            group["lr"] = rate
         self.optimiser.step()
         self.step += 1
         decay = min(self.ema_decay, (self.step + 1) / (self.step + 10))

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from common import Muon, Run, log, network_input, save_compact
+from common import Muon, Run, learning_rate, log, network_input, save_compact
 from data import CHECKOUT, Pictures, prefetch
 from evaluate import STRIDES, DetectorValidation
 from torch import Tensor, nn
@@ -43,6 +43,7 @@ FEATURES = {
     "out2": "/neck/out_convs.2/pointwise_conv",
 }
 BACKBONE_FEATURES = ("stage1", "stage2", "stage3", "stage4")
+LATE_FEATURES = ("down", "up0", "up1", "out0", "out1", "out2")
 
 
 class Teacher:
@@ -187,6 +188,7 @@ def main() -> None:
     parser.add_argument("--alone-share", type=float, default=0.45, help="share with each stage by itself")
     parser.add_argument("--batch", type=int, default=4)
     parser.add_argument("--rate", type=float, default=4e-3)
+    parser.add_argument("--ema", type=float, default=0.99)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--name", default="detector")
@@ -197,12 +199,12 @@ def main() -> None:
 
     net = build_detector().to(device, memory_format=torch.channels_last)
     path = options.work / f"{options.name}.pt"
-    run = Run(net, Muon(net), path, seconds=60 * options.minutes, ema_decay=0.998)
+    run = Run(net, Muon(net), path, seconds=60 * options.minutes, ema_decay=options.ema)
     resumed = run.resume()
     rng = np.random.default_rng((options.seed, run.step))
     pictures = Pictures(options.work)
     teacher_path = options.shared / "models" / "rtmdet_nano_person_640_raw.onnx"
-    teacher = Teacher(teacher_path)
+    teacher = Teacher(teacher_path, tuple(FEATURES) if run.progress < options.alone_share else LATE_FEATURES)
     if not resumed:
         x = network_input(pictures.batch(rng, 32, INPUT_WH, 1.0), device, rgb=False)
         calibrate(net, Teacher(teacher_path, activated=False), x)
@@ -224,22 +226,25 @@ def main() -> None:
         net.train()
         alone = run.progress < options.alone_share
         mine = student_features(net, x, target if alone else None)
-        hints = {name: hint_loss(mine[name], target[name]) for name in FEATURES}
+        hinted = FEATURES if alone else LATE_FEATURES
+        hints = {name: hint_loss(mine[name], target[name]) for name in hinted}
         score, box = map_losses(mine, target)
-        loss = (1.0 if alone else 0.5) * sum(hints.values()) + score + 2 * box
-        run.update(loss, options.rate)
+        loss = (1.0 if alone else 0.1) * sum(hints.values()) + score + 2 * box
+        run.update(loss, learning_rate(run.progress, options.rate))
+        if recent and len(recent[0]) != 2 + len(hints):
+            recent.clear()
         recent.append([score.item(), box.item(), *(h.item() for h in hints.values())])
         done = run.progress >= 1
         if time.monotonic() > next_report or done:
             means = np.mean(recent, 0)
-            hint_text = " ".join(f"{n}:{v:.3f}" for n, v in zip(FEATURES, means[2:], strict=True))
+            hint_text = " ".join(f"{n}:{v:.3f}" for n, v in zip(hints, means[2:], strict=True))
             log(
                 f"{time.strftime('%H:%M:%S')} step {run.step} {run.trained_s / 60:.1f} min alone={alone} "
                 f"score {means[0]:.3f} box {means[1]:.3f} {hint_text}",
                 log_path,
             )
             recent.clear()
-            next_report = time.monotonic() + 30
+            next_report = time.monotonic() + 60
         if (not alone and time.monotonic() > next_validation) or done:
             figures = validation(predict)
             log(" validation " + " ".join(f"{k} {v:.3f}" for k, v in figures.items()), log_path)

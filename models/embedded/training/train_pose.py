@@ -21,7 +21,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 import torch.distributed as dist
-from common import Muon, Run, load_compact, log, network_input, save_compact
+from common import Muon, Run, learning_rate, load_compact, log, network_input, save_compact
 from data import CHECKOUT, PoseCrops, prefetch
 from evaluate import PoseValidation
 from torch import Tensor, multiprocessing, nn
@@ -160,7 +160,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     rng = np.random.default_rng((options.seed, run.step, rank))
     crops = PoseCrops(options.work, coco_share=options.coco_share)
     teacher_path = options.shared / "models" / "rtmdet_nano_person_640_raw.onnx"
-    teacher = Teacher(teacher_path, BACKBONE_FEATURES, maps=False) if run.progress < options.hint_share else None
+    teacher = Teacher(teacher_path, BACKBONE_FEATURES, maps=False) if run.step < options.hint_steps else None
     validation = PoseValidation(options.shared / "data" / "coco_val_dev", input_wh) if rank == 0 else None
     log_path = options.work / f"{options.name}.log"
 
@@ -169,7 +169,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
         images, points, weights = crops.batch(rng, options.batch, input_wh, strength)
         x = network_input(images, device, rgb=True)
         labels = Labels(torch.from_numpy(points).to(device), torch.from_numpy(weights).to(device))
-        hinted = teacher is not None and run.progress < options.hint_share
+        hinted = teacher is not None and run.step < options.hint_steps
         return x, labels, teacher(x.flip(1)) if hinted else None
 
     if teacher is not None and not resumed and options.init is None:
@@ -181,11 +181,11 @@ def train(rank: int, options: argparse.Namespace) -> None:
     next_validation = time.monotonic() + 60 * options.validate_every
     for x, labels, hints in prefetch(make):
         net.train()
-        alone = hints is not None and run.progress < options.alone_share
+        alone = hints is not None and run.step < options.alone_steps
         features = net.features(x, hints if alone else None)
         hint = torch.zeros(())
         if hints is not None:
-            fade = 1.0 if alone else 1 - run.progress / options.hint_share
+            fade = 1.0 if alone else max(0.0, 1 - run.step / options.hint_steps)
             hint = fade * sum(hint_loss(features[name], hints[name]) for name in BACKBONE_FEATURES)
         simcc_x, simcc_y, maps = net.heads(features)
         narrow = options.sigma_end * input_wh[1]
@@ -198,7 +198,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
         )
         score = score_loss(simcc_x, simcc_y, labels, 0.03 * input_wh[1])
         auxiliary = 0.25 * fine3 + 0.5 * fine4 + 0.25 * coarse
-        run.update(simcc + auxiliary + hint + 2 * score, options.rate)
+        run.update(simcc + auxiliary + hint + 2 * score, learning_rate(run.progress, options.rate, flat=options.flat))
         recent.append([v.item() for v in (simcc, fine3, fine4, coarse, score, hint)])
         done = run.progress >= 1
         if rank == 0 and (time.monotonic() > next_report or done):
@@ -235,13 +235,14 @@ def main() -> None:
     parser.add_argument("--init", type=Path, help="compact checkpoint to start from")
     parser.add_argument("--init-input", type=int, nargs=2, default=(96, 128), help="the input size it was made for")
     parser.add_argument("--minutes", type=float, default=50)
-    parser.add_argument("--batch", type=int, default=64, help="crops per process and step")
+    parser.add_argument("--batch", type=int, default=32, help="crops per process and step")
     parser.add_argument("--rate", type=float, default=3e-3)
-    parser.add_argument("--ema", type=float, default=0.998)
+    parser.add_argument("--flat", type=float, default=0.4, help="share of the run before the rate falls")
+    parser.add_argument("--ema", type=float, default=0.996)
     parser.add_argument("--strength", type=float, default=1.0, help="of the augmentation, 0 to 1")
-    parser.add_argument("--coco-share", type=float, default=0.6, help="share of COCO crops in a batch")
-    parser.add_argument("--alone-share", type=float, default=0.06, help="share of the run with hints per stage")
-    parser.add_argument("--hint-share", type=float, default=0.2, help="share of the run after which hints are gone")
+    parser.add_argument("--coco-share", type=float, default=0.75, help="share of COCO crops in a batch")
+    parser.add_argument("--alone-steps", type=int, default=400, help="steps with hints stage by stage")
+    parser.add_argument("--hint-steps", type=int, default=1200, help="steps after which hints are gone")
     parser.add_argument("--sigma-start", type=float, default=0.04, help="label sigma, of the input height")
     parser.add_argument("--sigma-end", type=float, default=0.018)
     parser.add_argument("--processes", type=int, default=1)
