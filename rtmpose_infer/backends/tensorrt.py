@@ -60,6 +60,7 @@ _DTYPES = {
     "BOOL": "bool",
     "UINT8": "uint8",
 }
+_SMALLEST_OUTPUT = 4096
 _OPTIONS = {"workspace_mb", "optimization_level", "tf32", "cuda_graphs"}
 
 Shape = tuple[int, ...]
@@ -245,11 +246,8 @@ class _Slot:
         if min(shape, default=0) >= 0:
             nbytes = int(np.prod(shape, dtype=np.int64)) * self._dtypes[name].itemsize
         else:  # how large it is depends on the data: TensorRT asks for the memory when it knows
-            nbytes = self._context.get_max_output_size(name)
-            if nbytes < 0:
-                raise InferenceError(f"TensorRT knows no upper bound for the size of the output {name!r}.")
-            self._allocators[name] = _allocator_class(trt)(self._memory, nbytes)
-            _checked(self._context.set_output_allocator(name, self._allocators[name]), f"set the allocator of {name!r}")
+            allocator = self._allocators[name] = _allocator_class(trt)(self._memory)
+            _checked(self._context.set_output_allocator(name, allocator), f"set the allocator of {name!r}")
             return
         self._device[name] = self._memory.empty(nbytes)
         self._host[name] = self._memory.pinned(nbytes)
@@ -317,24 +315,30 @@ def _allocator_class(trt: ModuleType) -> type:
     class OutputAllocator(base):  # type: ignore[misc]
         """Memory for an output whose size depends on the data, and the shape it turned out to have."""
 
-        def __init__(self, memory: CudaMemory, nbytes: int) -> None:
+        def __init__(self, memory: CudaMemory) -> None:
             super().__init__()
             self.shape: Shape = ()
             self._memory = memory
-            self._nbytes = nbytes
-            self._address = memory.empty(nbytes)
-            self._host = memory.pinned(nbytes)
+            self._address = 0
+            self._host: Any = np.empty(0, np.uint8)
 
         def reallocate_output_async(
             self,
-            tensor_name: str,  # noqa: ARG002
+            tensor_name: str,
             memory: int,  # noqa: ARG002
             size: int,
             alignment: int,  # noqa: ARG002  # the driver aligns to 256 bytes, TensorRT asks for no more
             stream: int,  # noqa: ARG002
         ) -> int:
-            # 0 is TensorRT's sign for failure; more than the bound it gave itself is never asked for.
-            return self._address if size <= self._nbytes else 0
+            if size > len(self._host) or not self._address:
+                # Doubling keeps what the smaller buffers held until close() below what the largest one holds.
+                nbytes = max(size, 2 * len(self._host), _SMALLEST_OUTPUT)
+                try:
+                    self._address, self._host = self._memory.empty(nbytes), self._memory.pinned(nbytes)
+                except InferenceError as error:
+                    _log.warning("no memory for the output %r: %s", tensor_name, error)
+                    return 0  # TensorRT's sign for failure
+            return self._address
 
         def notify_shape(self, tensor_name: str, shape: Any) -> None:  # noqa: ARG002
             self.shape = tuple(shape)

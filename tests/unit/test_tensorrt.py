@@ -734,6 +734,39 @@ class TestFailures:
         backend.close()
         assert rig.gpu.stack == []
 
+    def test_no_memory_for_an_output_that_grows(self, rig: Rig) -> None:
+        empty, full = np.zeros((4, 3, 6, 8), np.float32), np.ones((4, 3, 6, 8), np.float32)
+        with loaded(rig, bright_places(), SPEC) as backend:
+            assert backend.run({"input": empty})["places"].shape == (0, 4)
+            rig.gpu.memory_limit = 0
+            with pytest.raises(InferenceError, match="refused to run the network"):
+                backend.run({"input": full})
+            assert backend.run({"input": empty})["places"].shape == (0, 4)
+            rig.gpu.memory_limit = 2**33
+            assert backend.run({"input": full})["places"].shape == (576, 4)
+
+
+@pytest.mark.parametrize(
+    ("name", "task"),
+    [
+        ("rtmdet_nano_person_320.onnx", "detection"),
+        ("yolox_nano_humanart_416.onnx", "detection"),
+        ("rtmdet_nano_person_640_raw.onnx", "detection"),
+        ("tinypose_coco17_256x192_simcc.onnx", "pose"),
+    ],
+)
+def test_trained_networks_of_every_head_go_through(rig: Rig, shared: Path, name: str, task: str) -> None:
+    path = shared / "models" / name
+    model = load_model_file(path, task=task)
+    width, height = model.spec.input_size_wh
+    with adapter.load(model, BackendConfig(batch_sizes=(1, 2), cache_dir=rig.folder)) as backend:
+        (spec,) = backend.inputs
+        feeds = {spec.name: np.random.default_rng(0).random((1, 3, height, width), np.float32) * 255}
+        answers = backend.run(feeds)
+        for output, value in expected(path.read_bytes(), feeds).items():
+            np.testing.assert_array_equal(answers[output], value)
+    assert rig.gpu.leaks == []
+
 
 class TestTheFake:
     """The fake refuses what TensorRT refuses; otherwise the tests above would show nothing."""
