@@ -21,7 +21,7 @@ import re
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from rtmpose_infer.cache import CACHE_VARIABLE, cache_dir, sha256_of
@@ -55,6 +55,7 @@ __all__ = [
     "model_info",
     "model_path",
     "resolve",
+    "spec_fields",
     "verify",
 ]
 
@@ -168,6 +169,28 @@ def identify(path: Path) -> ModelInfo | None:
             if actual in {file.sha256, file.onnx_sha256}:
                 return info
     return None
+
+
+def spec_fields(model: str | Path, path: Path) -> dict[str, Any]:
+    """Return what the zoo knows of a resolved model that its file may not say, as fields of a model spec.
+
+    Args:
+        model: What ``resolve`` was given: a name means its entry, a path the entry that has a network of that hash.
+        path: What ``resolve`` returned.
+
+    Returns:
+        ``input_size_wh``, and ``skeleton`` or ``class_names``; empty where the zoo does not know the model.
+
+    Raises:
+        ManifestError: The manifest is malformed.
+    """
+    if isinstance(model, str) and not _looks_like_path(model) and model in _manifest():
+        return model_info(model).spec_fields
+    try:
+        info = identify(path) if path.is_dir() or path.suffix == ".onnx" else None
+    except OSError:
+        return {}  # whoever loads the model says what is wrong with it
+    return info.spec_fields if info is not None else {}
 
 
 def fetch(name: str, *, format: str | None = None, progress: Progress | None = None, force: bool = False) -> Path:  # noqa: A002

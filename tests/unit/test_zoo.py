@@ -405,7 +405,8 @@ def zipped(members: dict[str, bytes], *, compression: int = zipfile.ZIP_DEFLATED
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", compression) as file:
         for name, data in members.items():
-            file.writestr(name, data)
+            # With the time of day in it, the same archive would have another hash two seconds later.
+            file.writestr(zipfile.ZipInfo(name, (2023, 8, 31, 0, 0, 0)), data, compression)
     return buffer.getvalue()
 
 
@@ -924,6 +925,27 @@ class TestLocal:
         assert zoo.identify(zoo.fetch("first")) == found
         copy.write_bytes(b"x")
         assert zoo.identify(copy) is None
+
+    def test_what_the_zoo_knows_goes_with_a_name_and_with_a_file_of_known_content(
+        self, mirror: Server, tmp_path: Path
+    ) -> None:
+        known = {"input_size_wh": (192, 256), "skeleton": "coco17"}
+        folder = zoo.resolve("pinned")
+        assert zoo.spec_fields("pinned", folder) == known
+        assert zoo.spec_fields(folder, folder) == known
+        assert zoo.spec_fields(str(folder / "end2end.onnx"), folder / "end2end.onnx") == known
+        assert zoo.spec_fields("plain", zoo.resolve("plain")) == {"input_size_wh": (192, 256)}
+
+    def test_nothing_is_known_of_other_files(self, manifest: Path, cache: Path, tmp_path: Path) -> None:
+        (tmp_path / "mine.onnx").write_bytes(b"mine")
+        (tmp_path / "mine.param").write_bytes(NETWORK)
+        for name in ("mine.onnx", "mine.param", "empty", "gone.onnx"):
+            assert zoo.spec_fields(tmp_path / name, tmp_path / name) == {}
+
+    def test_the_published_animal_network_is_not_taken_for_a_person_s(self) -> None:
+        # Both have 17 keypoints, so the shapes alone would say the wrong thing.
+        assert zoo.model_info("rtmpose-m-animal").spec_fields["skeleton"] == "ap10k17"
+        assert zoo.model_info("rtmdet-nano-hand").spec_fields["class_names"] == ("hand",)
 
 
 PROGRAM = """
