@@ -12,6 +12,7 @@ import threading
 from collections.abc import Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
@@ -80,6 +81,9 @@ class PosePipeline:
             "threads": threads,
             "backend_config": backend_config,
         }
+        for name, given, options in (("detector", detector, detector_options), ("pose", pose, pose_options)):
+            if options and not isinstance(given, (str, PathLike)):
+                raise InputError(f"{name}_options go with a {name} that is loaded here, got {given!r}.")
         own_detector = isinstance(detector, PersonDetector)
         if not (detector is None or isinstance(detector, PersonDetector)):
             detector = PersonDetector(detector, **common, **(detector_options or {}))
@@ -94,6 +98,7 @@ class PosePipeline:
         self.estimator: PoseEstimator = pose
         self._streams: dict[Hashable, _Stream] = {}
         self._streams_lock = threading.Lock()
+        self._closed = False
 
     def track_many(
         self,
@@ -151,8 +156,14 @@ class PosePipeline:
             info["detector"] = self.detector.describe()
         return info
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
     def close(self) -> None:
         """Free both networks; may be called twice."""
+        self._closed = True
         if self.detector is not None:
             self.detector.close()
         self.estimator.close()
@@ -193,8 +204,8 @@ class _Stream:
         last = self._last_time_s
         if timestamp_s is None:
             timestamp_s = 0.0 if last is None else last + _NOMINAL_STEP_S
-        elif not math.isfinite(timestamp_s):
-            raise InputError(f"timestamp_s must be a finite number of seconds, got {timestamp_s}.")
+        elif not isinstance(timestamp_s, (int, float, np.number)) or not math.isfinite(timestamp_s):
+            raise InputError(f"timestamp_s must be a finite number of seconds, got {timestamp_s!r}.")
         elif last is not None and timestamp_s < last:
             raise InputError(
                 f"timestamp_s went back from {last:g} to {timestamp_s:g}; call reset() before a stream begins anew."
@@ -231,6 +242,8 @@ def _advance(
     pipeline: PosePipeline, streams: Sequence[_Stream], frames: Sequence[_Frame], clock: StageClock
 ) -> list[Poses]:
     """Take one frame of each stream through the networks; no stream changes before all of them have answered."""
+    if pipeline.closed:
+        raise ClosedError("this PosePipeline is closed; make another one.")
     frames = list(frames)
     due = [i for i, frame in enumerate(frames) if frame.detection_due]
     if due and pipeline.detector is not None:

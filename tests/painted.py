@@ -138,22 +138,25 @@ def painted_pipeline(*, with_detector: bool = True) -> Painted:
     return Painted(pipeline, detector_network, pose_network)
 
 
-def _painted_with(picture: np.ndarray) -> np.ndarray:
-    """Return (paints, H, W) which pixels have which paint."""
-    return (np.abs(picture[None].astype(np.int16) - PAINTS[:, None, None]) <= 40).all(axis=3)
-
-
-def _edges(mask: np.ndarray) -> list[int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
+def _seen(picture: np.ndarray) -> list[tuple[int, list[int]]]:
+    """Return how many pixels of each paint a picture has, and the edges of the box around them."""
+    rows, columns = np.nonzero(picture.max(axis=2) > 100)
+    values = picture[rows, columns].astype(np.int16)
+    seen = []
+    for colour in PAINTS:
+        mask = (np.abs(values - colour) <= 40).all(axis=1)
+        y, x = rows[mask], columns[mask]
+        edges = [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1] if len(x) else [0, 0, 0, 0]
+        seen.append((len(x), edges))
+    return seen
 
 
 def _detect(pictures: np.ndarray) -> Answer:
     dets = np.zeros((len(pictures), len(PAINTS), 5), np.float32)
     for picture, rows in zip(pictures, dets, strict=True):
-        for mask, row in zip(_painted_with(picture), rows, strict=True):
-            if mask.sum() >= 12:
-                row[:] = [*_edges(mask), 0.9]
+        for (count, edges), row in zip(_seen(picture), rows, strict=True):
+            if count >= 12:
+                row[:] = [*edges, 0.9]
     return {"dets": dets, "labels": np.zeros(dets.shape[:2], np.int64)}
 
 
@@ -161,8 +164,7 @@ def _estimate(crops: np.ndarray) -> Answer:
     keypoints = np.zeros((len(crops), 17, 2), np.float32)
     scores = np.full((len(crops), 17), 0.05, np.float32)
     for row, crop in enumerate(crops):
-        masks = _painted_with(crop)
-        largest = masks[masks.sum(axis=(1, 2)).argmax()]
-        if largest.sum() >= 20:
-            keypoints[row], scores[row] = joints_of(_edges(largest)), 0.9
+        count, edges = max(_seen(crop), key=lambda seen: seen[0])
+        if count >= 20:
+            keypoints[row], scores[row] = joints_of(edges), 0.9
     return {"keypoints": keypoints, "scores": scores}

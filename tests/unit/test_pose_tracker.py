@@ -1,0 +1,185 @@
+"""Making pipelines and trackers: what may be passed together, who closes what, what a stream is told of its time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from rtmpose_infer import PersonDetector, PoseEstimator, PosePipeline, PoseTracker, TrackerConfig
+from rtmpose_infer.errors import ClosedError, InputError, ModelError
+from rtmpose_infer.stages import StageClock
+from tests.painted import paint, painted_detector, painted_estimator, painted_pipeline
+from tests.tiny_onnx import light_at, light_detector, light_pose, write
+
+FRAME = paint({0: (100, 60, 180, 260)})
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Paths of a detector and of a pose network."""
+    return write(tmp_path / "detector.onnx", light_detector(margin=2)), write(tmp_path / "pose.onnx", light_pose())
+
+
+def test_a_tracker_is_made_from_two_files(files):
+    detector, pose = files
+    with PoseTracker(detector=detector, pose=pose, backend="onnxruntime", threads=1) as tracker:
+        poses = tracker(light_at(100, 60, (160, 120)))
+    assert poses.track_ids.tolist() == [1]
+    np.testing.assert_allclose(poses.keypoints[0], np.tile([100, 60], (17, 1)), atol=1.5)
+    assert {name: info.threads for name, info in tracker.describe().items()} == {"detector": 1, "pose": 1}
+
+
+def test_options_reach_the_networks(files):
+    detector, pose = files
+    with PosePipeline(
+        detector=detector,
+        pose=str(pose),
+        backend="onnxruntime",
+        detector_options={"score_threshold": 0.95},
+        pose_options={"skeleton": "ap10k17"},
+    ) as pipeline:
+        assert pipeline.estimator.skeleton.name == "ap10k17"
+        assert len(pipeline.detector.predict(light_at(100, 60, (160, 120)))) == 0  # the tiny detector is 0.9 sure
+
+
+@pytest.mark.parametrize("swapped", [True, False])
+def test_swapped_or_missing_models_are_refused(files, swapped):
+    detector, pose = files
+    with pytest.raises(ModelError, match="swapped" if swapped else "no model"):
+        PosePipeline(
+            detector=pose if swapped else detector, pose=detector if swapped else detector.with_name("none.onnx")
+        )
+
+
+def test_when_the_pose_network_cannot_be_loaded_the_detector_is_freed(files, monkeypatch):
+    closed = []
+
+    def note(self: PersonDetector) -> None:
+        closed.append(self)
+
+    monkeypatch.setattr(PersonDetector, "close", note)
+    detector, _ = files
+    with pytest.raises(ModelError):
+        PosePipeline(detector=detector, pose=detector, backend="onnxruntime")
+    assert len(closed) == 1
+    mine, _ = painted_detector()
+    with pytest.raises(ModelError):
+        PosePipeline(detector=mine, pose=detector)
+    assert len(closed) == 1
+
+
+def test_options_for_a_network_that_is_loaded_already_are_refused():
+    detector, estimator = painted_detector()[0], painted_estimator()[0]
+    with pytest.raises(InputError, match="detector_options"):
+        PosePipeline(detector=detector, pose=estimator, detector_options={"score_threshold": 0.5})
+    with pytest.raises(InputError, match="pose_options"):
+        PosePipeline(detector=detector, pose=estimator, pose_options={"padding": 1.0})
+    with pytest.raises(InputError, match="detector_options"):
+        PosePipeline(detector=None, pose=estimator, detector_options={"score_threshold": 0.5})
+
+
+def test_network_options_beside_a_shared_pipeline_are_refused():
+    with pytest.raises(InputError, match=r"backend, pose: .*PosePipeline"):
+        PoseTracker(painted_pipeline().pipeline, pose="rtmpose-m", backend="ort")
+
+
+@pytest.mark.parametrize("det_interval", [0, -1, 2.5, "often", True])
+def test_a_detection_interval_that_makes_no_sense_is_refused(det_interval):
+    with pytest.raises(InputError, match="det_interval"):
+        PoseTracker(painted_pipeline().pipeline, det_interval=det_interval)
+
+
+def test_the_interval_is_given_once():
+    with pytest.raises(InputError, match="either det_interval or config"):
+        PoseTracker(painted_pipeline().pipeline, det_interval=3, config=TrackerConfig())
+
+
+def test_a_shared_pipeline_stays_open_when_a_tracker_closes():
+    painted = painted_pipeline()
+    with PoseTracker(painted.pipeline) as first:
+        first(FRAME)
+    assert not painted.pipeline.closed
+    assert len(PoseTracker(painted.pipeline)(FRAME)) == 1
+    with pytest.raises(ClosedError, match="PoseTracker is closed"):
+        first(FRAME)
+
+
+def test_own_networks_are_freed_with_the_tracker(files):
+    detector, pose = files
+    tracker = PoseTracker(detector=detector, pose=pose, backend="onnxruntime")
+    tracker.close()
+    tracker.close()
+    with pytest.raises(ClosedError):
+        tracker.pipeline.detector.predict(FRAME)
+    with pytest.raises(ClosedError):
+        tracker.pipeline.estimator.predict(FRAME, [[0, 0, 9, 9]])
+
+
+@pytest.mark.parametrize("with_detector", [True, False])
+def test_a_closed_pipeline_says_so_even_when_nothing_would_have_to_be_run(with_detector):
+    painted = painted_pipeline(with_detector=with_detector)
+    tracker = PoseTracker(painted.pipeline)
+    tracker(paint({}))
+    painted.pipeline.close()
+    with pytest.raises(ClosedError):
+        tracker(paint({}))
+    with pytest.raises(ClosedError):
+        painted.pipeline.track_many({"cam": paint({})})
+
+
+def test_a_pipeline_describes_what_it_runs_on():
+    assert set(painted_pipeline().pipeline.describe()) == {"detector", "pose"}
+    assert set(painted_pipeline(with_detector=False).pipeline.describe()) == {"pose"}
+
+
+# --- time and frame numbers
+
+
+def test_frames_are_numbered_and_a_thirtieth_of_a_second_apart_unless_said():
+    tracker = PoseTracker(painted_pipeline().pipeline)
+    told = [tracker(FRAME), tracker(FRAME), tracker(FRAME, timestamp_s=0.5), tracker(FRAME)]
+    assert [p.frame_index for p in told] == [0, 1, 2, 3]
+    assert [p.timestamp_s for p in told] == pytest.approx([0, 1 / 30, 0.5, 0.5 + 1 / 30])
+
+
+def test_a_stream_may_begin_at_any_time_and_stand_still():
+    tracker = PoseTracker(painted_pipeline().pipeline)
+    assert [tracker(FRAME, timestamp_s=t).timestamp_s for t in (100, np.float32(100.5), 100.5)] == [100, 100.5, 100.5]
+
+
+@pytest.mark.parametrize("time_s", [0.9, float("nan"), float("inf"), "1.2", [2.0]])
+def test_a_time_that_goes_back_or_is_none_is_refused_and_changes_nothing(time_s):
+    tracker = PoseTracker(painted_pipeline().pipeline)
+    tracker(FRAME, timestamp_s=1.0)
+    with pytest.raises(InputError, match="timestamp_s"):
+        tracker(FRAME, timestamp_s=time_s)
+    after = tracker(FRAME, timestamp_s=1.1)
+    assert (after.frame_index, after.track_ids.tolist()) == (1, [1])
+
+
+def test_reset_begins_anew():
+    tracker = PoseTracker(painted_pipeline().pipeline)
+    tracker(FRAME, timestamp_s=5.0)
+    tracker(paint({0: (100, 60, 180, 260), 1: (400, 60, 480, 260)}), timestamp_s=5.1)
+    tracker.reset()
+    after = tracker(FRAME, timestamp_s=0.0)
+    assert (after.frame_index, after.timestamp_s, after.track_ids.tolist()) == (0, 0.0, [1])
+
+
+def test_a_result_knows_its_frames_size():
+    assert PoseTracker(painted_pipeline().pipeline)(FRAME).frame_size_wh == (640, 360)
+
+
+def test_every_stage_is_timed():
+    clock = StageClock()
+    PoseTracker(painted_pipeline().pipeline)(FRAME, clock=clock)
+    stages = {"letterbox", "detect", "decode_boxes", "crop", "pose", "decode_pose", "track"}
+    assert stages <= set(clock.seconds)
+    assert all(seconds >= 0 for seconds in clock.seconds.values())
+
+
+def test_poses_are_estimated_with_the_networks_own_skeleton(files):
+    _, pose = files
+    estimator = PoseEstimator(pose, backend="onnxruntime", skeleton="humanart17")
+    with PosePipeline(detector=None, pose=estimator) as pipeline:
+        assert PoseTracker(pipeline)(FRAME, bboxes_xyxy=[[0, 0, 90, 90]]).skeleton.name == "humanart17"
