@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from rtmpose_infer import __version__
 from rtmpose_infer.backends import backend_names, canonical_name
 from rtmpose_infer.doctor.cuda import cuda_findings, explain_cuda_failure
 from rtmpose_infer.doctor.files import cache_findings, model_findings
 from rtmpose_infer.doctor.findings import Examination, Finding, Severity
 from rtmpose_infer.machine import Machine, describe_machine, installed_versions
+from rtmpose_infer.version import __version__
 from rtmpose_infer.workers import Answer, Worker
 
 __all__ = ["Ask", "ask_in_worker", "examine"]

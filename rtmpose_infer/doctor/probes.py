@@ -71,11 +71,13 @@ def _onnxruntime() -> Facts:
 
 
 def _openvino() -> Facts:
-    import openvino as ov
+    # the adapter's import leaves out the telemetry
+    from rtmpose_infer.backends.openvino import import_openvino
 
+    ov = import_openvino()
     core = ov.Core()
     names = {device: str(core.get_property(device, "FULL_DEVICE_NAME")) for device in core.available_devices}
-    return {"version": str(ov.__version__), "devices": names}
+    return {"version": str(ov.__version__).partition("-")[0], "devices": names}
 
 
 def _tensorrt() -> Facts:
@@ -87,7 +89,7 @@ def _tensorrt() -> Facts:
 def _ncnn() -> Facts:
     import ncnn
 
-    gpus = {f"gpu:{i}": str(ncnn.get_gpu_info(i).device_name()) for i in range(ncnn.get_gpu_count())}
+    gpus = {f"vulkan:{i}": str(ncnn.get_gpu_info(i).device_name()) for i in range(ncnn.get_gpu_count())}
     return {"version": str(ncnn.__version__), "devices": {"cpu": "CPU", **gpus}}
 
 

@@ -278,10 +278,10 @@ def test_a_runtime_that_does_not_start_is_an_error_and_the_others_are_still_aske
 
 
 def test_a_device_that_computes_wrongly_is_a_warning(world):
-    world.runtimes["ncnn"] = Answer(value={"version": "1", "devices": {"cpu": "CPU", "gpu:0": "A software GPU"}})
-    world.devices = {("ncnn", "gpu:0"): Answer(failure="computes wrongly", kind="raised")}
+    world.runtimes["ncnn"] = Answer(value={"version": "1", "devices": {"cpu": "CPU", "vulkan:0": "A software GPU"}})
+    world.devices = {("ncnn", "vulkan:0"): Answer(failure="computes wrongly", kind="raised")}
     found = world.examine()
-    assert found["ncnn:gpu:0"].severity == "warning"
+    assert found["ncnn:vulkan:0"].severity == "warning"
     assert found["ncnn:cpu"].severity == "ok"
 
 
