@@ -1,0 +1,41 @@
+"""What a network computes in, and who decides it.
+
+Some runtimes compute in what the model file holds, others can be told. A benchmark that silently measures another
+precision than was asked for is worse than none, so what the backend says in the end is checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from rtmpose_infer.errors import InputError
+
+if TYPE_CHECKING:
+    from rtmpose_infer.backends import BackendInfo
+
+__all__ = ["check_precision", "precision_options"]
+
+# Options by which a backend is told what to compute in; the others take it from the model file.
+_OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
+    "openvino": {"fp32": {"precision": "f32"}, "fp16": {"precision": "f16"}, "bf16": {"precision": "bf16"}},
+    "ncnn": {"fp32": {"precision": "fp32"}, "fp16": {"precision": "fp16"}},
+}
+
+
+def precision_options(backend: str, precision: str | None) -> Mapping[str, Any]:
+    """Return the backend's options that ask for a precision; none where it cannot be told."""
+    return _OPTIONS.get(backend, {}).get(precision or "", {})
+
+
+def check_precision(name: str, info: BackendInfo, wanted: str | None) -> None:
+    """Check that a loaded network computes in what was asked for.
+
+    Raises:
+        InputError: It computes in something else.
+    """
+    if wanted is not None and info.precision != wanted:
+        raise InputError(
+            f"the {name} computes in {info.precision or 'an unknown precision'} on {info.runtime}, not in {wanted}. "
+            f"There the model file decides: export it with `rtmpose export --precision {wanted}`."
+        )

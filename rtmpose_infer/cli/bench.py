@@ -1,0 +1,186 @@
+"""`rtmpose bench` and `rtmpose-bench`: the benchmark as a table, as JSON and as a page."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich import box
+from rich.console import Console, Group
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+from rich.text import Text
+
+from rtmpose_infer.benchmark import (
+    BenchmarkConfig,
+    ContestantReport,
+    Report,
+    Scenario,
+    render_html,
+    run_benchmark,
+)
+from rtmpose_infer.errors import InputError
+from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
+
+__all__ = ["bench", "main"]
+
+
+def bench(  # noqa: PLR0917  # a command's options
+    backend: Annotated[
+        str | None, typer.Option(help="onnxruntime (ort), openvino (ov), tensorrt (trt), ncnn or auto.")
+    ] = None,
+    compare: Annotated[
+        str, typer.Option(help="Several backends to compare, such as ort,ov or ort:cpu,ort:cuda (with their devices).")
+    ] = "",
+    device: Annotated[str, typer.Option(help="Device of the backends that name none.")] = "auto",
+    detector: Annotated[str, typer.Option(help="Detector: a path or a name of the zoo.")] = DEFAULT_DETECTOR,
+    pose: Annotated[str, typer.Option(help="Pose network: a path or a name of the zoo.")] = DEFAULT_POSE,
+    persons: Annotated[str, typer.Option(help="Numbers of people in the made-up scene.")] = "1,4,8",
+    frames: Annotated[int, typer.Option(min=1, help="Measured frames of each backend and number of people.")] = 120,
+    video: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Measure on this video.")] = None,
+    batch: Annotated[int | None, typer.Option(min=1, help="At most this many people in one pose call.")] = None,
+    det_interval: Annotated[str, typer.Option(help="Detect on every n-th frame, or auto.")] = "5",
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads of one network call.")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, fp16, bf16 or int8; the model file's by default.")
+    ] = None,
+    warmup: Annotated[int, typer.Option(min=0, help="Frames before the measured ones.")] = 5,
+    rounds: Annotated[int | None, typer.Option(min=1, help="Turns in which the backends share the frames.")] = None,
+    starts: Annotated[int | None, typer.Option(min=1, help="Processes of each backend that share the rounds.")] = None,
+    json_: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write everything as JSON.")] = None,
+    html: Annotated[Path | None, typer.Option(dir_okay=False, help="Write a page with charts.")] = None,
+) -> None:
+    """Measure how fast tracking is here, stage by stage, and against the network calls alone.
+
+    Several backends take turns, so that a busy machine slows down all of them alike.
+    """
+    names = [name for name in (backend, *compare.split(",")) if name] or ["auto"]
+    rounds = min(frames, BenchmarkConfig.rounds) if rounds is None else rounds
+    try:
+        config = BenchmarkConfig(
+            backends=tuple(dict.fromkeys(name.strip() for name in names)),
+            device=device,
+            detector=detector,
+            pose=pose,
+            persons=tuple(_whole(text, "--persons") for text in persons.split(",")),
+            video=video,
+            frames=frames,
+            rounds=rounds,
+            starts=min(rounds, BenchmarkConfig.starts) if starts is None else starts,
+            warmup=warmup,
+            det_interval=_interval(det_interval),
+            batch=batch,
+            threads=threads,
+            precision=precision,
+        )
+    except InputError as error:
+        raise typer.BadParameter(str(error)) from error
+    report = _measured(config)
+    Console().print(_summary(report))
+    for path, text in ((json_, json.dumps(report.to_dict(), indent=2)), (html, render_html(report))):
+        if path is not None:
+            try:
+                path.write_text(text, encoding="utf-8")
+            except OSError as error:
+                typer.echo(f"cannot write {path}: {error.strerror}", err=True)
+                raise typer.Exit(1) from error
+    raise typer.Exit(0 if report.ok else 1)
+
+
+def main() -> None:
+    """Run `rtmpose-bench`."""
+    typer.run(bench)
+
+
+def _measured(config: BenchmarkConfig) -> Report:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        return run_benchmark(config, progress=lambda text, share: bar.update(task, description=text, completed=share))
+
+
+def _interval(text: str) -> int | Literal["auto"]:
+    return "auto" if text == "auto" else _whole(text, "--det-interval")
+
+
+def _whole(text: str, option: str) -> int:
+    if not text.strip().isdecimal():
+        raise typer.BadParameter(f"{text!r} is no whole number", param_hint=option)
+    return int(text)
+
+
+def _summary(report: Report) -> Group:
+    lines: list[Table | Text] = []
+    machine = report.machine
+    features = f" ({', '.join(machine.cpu_features)})" if machine.cpu_features else ""
+    lines.append(Text(f"{machine.cpu}, {machine.usable_cpus:g} of {machine.cpus} processors{features}", style="dim"))
+    lines += [Text(f"{c.backend}: {c.failure}", style="red") for c in report.contestants if c.failure]
+    if any(contestant.scenarios for contestant in report.contestants):
+        lines += [_speed(report), _stages(report)]
+    lines += [Text(text, style="dim") for text in map(_about, report.contestants) if text]
+    lines += [Text(warning, style="yellow") for warning in report.warnings]
+    return Group(*lines)
+
+
+def _about(contestant: ContestantReport) -> str:
+    parts = []
+    if contestant.pose is not None:
+        network = contestant.pose
+        parts.append(f"{network.runtime} {network.version} on {network.device}, {network.precision}")
+    if contestant.cold is not None:
+        warm = "" if contestant.warm is None else f" ({contestant.warm.total_s:.2f} s warm)"
+        parts.append(f"first result after {contestant.cold.total_s:.2f} s{warm}")
+    if contestant.peak_memory_bytes is not None:
+        parts.append(f"{contestant.peak_memory_bytes / 2**20:.0f} MiB")
+    compared = contestant.difference
+    if compared is not None and compared.keypoints:
+        parts.append(f"joints within {compared.max_px:.2f} px of ONNX Runtime's")
+    return f"{contestant.backend}: {'; '.join(parts)}" if parts else ""
+
+
+def _speed(report: Report) -> Table:
+    table = _table("Tracking, without decoding and drawing", "people", "backend")
+    for heading in ("FPS", "p50 ms", "p95", "p99", "networks", "overhead", "speed-up"):
+        table.add_column(heading, justify="right")
+    speedups = {(c.backend, c.persons): c.speedup.median for c in report.comparisons}
+    for scenario, backend in _by_scenario(report):
+        speedup = speedups.get((backend, scenario.persons))
+        latency = scenario.latency
+        figures = (latency.p50_ms, latency.p95_ms, latency.p99_ms, scenario.floor_ms)
+        table.add_row(
+            f"{scenario.people:.1f}" if scenario.persons is None else str(scenario.persons),
+            backend,
+            f"{scenario.fps:.1f}",
+            *(f"{value:.2f}" for value in figures),
+            f"{scenario.overhead.median:.2f}×",
+            "" if speedup is None else f"{speedup:.2f}×",
+        )
+    return table
+
+
+def _stages(report: Report) -> Table:
+    """Return the stages of the largest scenario."""
+    pairs = _by_scenario(report)
+    largest = [(scenario, backend) for scenario, backend in pairs if scenario.persons == pairs[-1][0].persons]
+    table = _table(f"Stages with {largest[0][0].people:.0f} people: p50 / p95 / p99 ms where they ran", "stage")
+    for _, backend in largest:
+        table.add_column(backend, justify="right")
+    for stage in dict.fromkeys(name for scenario, _ in largest for name in scenario.stages):
+        timings = [scenario.stages.get(stage) for scenario, _ in largest]
+        cells = ["" if t is None else f"{t.p50_ms:.2f} / {t.p95_ms:.2f} / {t.p99_ms:.2f}" for t in timings]
+        table.add_row(stage, *cells)
+    return table
+
+
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    return table
+
+
+def _by_scenario(report: Report) -> list[tuple[Scenario, str]]:
+    found = [(scenario, c.backend) for c in report.contestants for scenario in c.scenarios]
+    return sorted(found, key=lambda pair: pair[0].persons or 0)

@@ -1,0 +1,119 @@
+"""`rtmpose-bench` turns options into a benchmark, and its report into a table, JSON and a page."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import pytest
+
+typer = pytest.importorskip("typer")
+pytest.importorskip("rich")
+
+from typer.testing import CliRunner  # noqa: E402
+
+from rtmpose_infer.benchmark import ContestantReport  # noqa: E402
+from rtmpose_infer.cli import bench as command  # noqa: E402
+from tests.unit.test_benchmark_page import make_report  # noqa: E402
+
+
+@pytest.fixture
+def run(monkeypatch):
+    def run(*arguments, report=None):
+        def measure(config, *, progress):
+            run.config = config
+            progress("round 1 of 1", 0.5)
+            return report or make_report()
+
+        run.config = None
+        monkeypatch.setattr(command, "run_benchmark", measure)
+        app = typer.Typer()
+        app.command()(command.bench)
+        return CliRunner().invoke(app, list(arguments), env={"COLUMNS": "100"})
+
+    return run
+
+
+def test_figures_stages_and_warnings_are_printed(run):
+    result = run()
+    assert result.exit_code == 0, result.output
+    for words in ("FPS", "onnxruntime", "overhead", "letterbox", "1.20×", "Trust the ratios", "128 MiB"):
+        assert words in result.output
+
+
+def test_options_become_the_configuration(run, tmp_path):
+    video = tmp_path / "a.mp4"
+    video.touch()
+    run(
+        *("--compare", "ort, openvino:gpu", "--device", "cpu", "--detector", "d.onnx", "--pose", "p.onnx"),
+        *("--persons", "2,16", "--frames", "50", "--video", str(video), "--batch", "4", "--det-interval", "auto"),
+        *("--threads", "3", "--precision", "fp16", "--warmup", "0", "--rounds", "10", "--starts", "2"),
+    )
+    config = run.config
+    assert config.contestants == (("onnxruntime", "cpu"), ("openvino", "gpu"))
+    assert (config.detector, config.pose, config.persons, config.frames) == ("d.onnx", "p.onnx", (2, 16), 50)
+    assert (config.video, config.batch, config.det_interval, config.threads) == (video, 4, "auto", 3)
+    assert (config.precision, config.warmup, config.rounds, config.starts) == ("fp16", 0, 10, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "backends"),
+    [
+        ([], ("auto",)),
+        (["--backend", "trt"], ("trt",)),
+        (["--compare", "ort,ov"], ("ort", "ov")),
+        (["--backend", "ort", "--compare", "ov,ncnn"], ("ort", "ov", "ncnn")),
+        (["--backend", "ort", "--compare", "ort,ov"], ("ort", "ov")),
+    ],
+)
+def test_backends_to_compare_are_collected(run, arguments, backends):
+    run(*arguments)
+    assert run.config.backends == backends
+
+
+def test_few_frames_need_no_further_options(run):
+    run("--frames", "2")
+    assert (run.config.frames, run.config.rounds, run.config.starts) == (2, 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--backend", "tensorflow"], "unknown backend 'tensorflow'"),
+        (["--persons", "many"], "'many' is no whole number"),
+        (["--det-interval", "often"], "'often' is no whole number"),
+        (["--persons", "0"], "persons must be"),
+        (["--video", "/nowhere.mp4"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_measured_is_a_usage_error(run, arguments, words):
+    result = run(*arguments)
+    assert result.exit_code == 2
+    assert words in " ".join(result.output.replace("│", " ").split())
+
+
+def test_the_report_is_written_as_json_and_as_a_page(run, tmp_path):
+    result = run("--json", str(tmp_path / "out.json"), "--html", str(tmp_path / "out.html"))
+    assert result.exit_code == 0
+    data = json.loads((tmp_path / "out.json").read_text())
+    assert data["contestants"][0]["scenarios"][0]["persons"] == 1
+    assert data["machine"]["cpu"] == "Some CPU"
+    assert "<svg" in (tmp_path / "out.html").read_text(encoding="utf-8")
+
+
+def test_a_file_that_cannot_be_written_is_told_after_the_table(run, tmp_path):
+    result = run("--json", str(tmp_path / "absent" / "out.json"))
+    assert result.exit_code == 1
+    assert "FPS" in result.output
+    assert "cannot write" in result.output
+
+
+def test_a_backend_that_failed_is_told_and_decides_the_exit_code(run):
+    report = make_report()
+    failed = ContestantReport(backend="tensorrt", failure="install it: pip install 'rtmpose-infer[tensorrt]'")
+    result = run(report=replace(report, contestants=[*report.contestants, failed]))
+    assert result.exit_code == 1
+    assert "rtmpose-infer[tensorrt]" in result.output
+    only = run(report=replace(report, contestants=[failed], comparisons=[]))
+    assert only.exit_code == 1
+    assert "rtmpose-infer[tensorrt]" in only.output
