@@ -104,7 +104,7 @@ def download_file(
             failure = _fetched(transfer, accept)
         if failure is None:
             return address
-        _log.warning("nothing usable from %s: %s", address, failure)
+        _log.info("nothing usable from %s: %s", address, failure)
         failures.append(f"{address}: {failure}")
         if isinstance(failure, ModelError) and not isinstance(refused, ChecksumError):
             refused = failure
