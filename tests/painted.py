@@ -140,11 +140,13 @@ def painted_pipeline(*, with_detector: bool = True) -> Painted:
 
 def _seen(picture: np.ndarray) -> list[tuple[int, list[int]]]:
     """Return how many pixels of each paint a picture has, and the edges of the box around them."""
-    rows, columns = np.nonzero(picture.max(axis=2) > 100)
-    values = picture[rows, columns].astype(np.int16)
+    blue, green, red = (picture[..., i] for i in range(3))
+    rows, columns = np.nonzero((blue > 100) | (green > 100) | (red > 100))
+    values = [plane[rows, columns].astype(np.int16) for plane in (blue, green, red)]
     seen = []
     for colour in PAINTS:
-        mask = (np.abs(values - colour) <= 40).all(axis=1)
+        near = [np.abs(plane - value) <= 40 for plane, value in zip(values, colour, strict=True)]
+        mask = near[0] & near[1] & near[2]
         y, x = rows[mask], columns[mask]
         edges = [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1] if len(x) else [0, 0, 0, 0]
         seen.append((len(x), edges))
