@@ -284,7 +284,7 @@ class VideoFileSource(FrameSource):
         if stream.duration and stream.time_base:
             own_s = float(stream.duration * stream.time_base)
             # An edit list shortens the movie but not the track; a longer sound track lengthens the movie.
-            return (own_s if whole_s is None else min(own_s, whole_s)), max(0.1, 4 * frame_s)
+            return (own_s if whole_s is None else min(own_s, whole_s)), max(0.1, 2 * frame_s)
         return whole_s, max(2.0, 0.05 * (whole_s or 0.0))
 
     def __iter__(self) -> Iterator[Frame]:
@@ -297,8 +297,8 @@ class VideoFileSource(FrameSource):
         for decoded in self._decoded_frames(av):
             try:
                 _check_frame_size((decoded.width, decoded.height), self._label)
-                bgr = reformatter.reformat(decoded, format="bgr24", **one_thread).to_ndarray()
-                image = _upright(bgr, decoded.rotation)
+                converted = reformatter.reformat(decoded, format="bgr24", **one_thread)
+                image = _upright(_own_array(converted, of_decoder=converted is decoded), decoded.rotation)
             except (av.FFmpegError, ValueError) as error:
                 self._skip(error)
                 continue
@@ -428,6 +428,16 @@ def _check_frame_size(size_wh: tuple[int, int] | None, label: str) -> None:
             f"{label}: frames of {size_wh[0]}×{size_wh[1]} pixels are refused; the limit is {MAX_FRAME_PIXELS:,} "
             "pixels. Scale it down first."
         )
+
+
+def _own_array(frame: Any, *, of_decoder: bool) -> npt.NDArray[np.uint8]:
+    """Return a frame's pixels as a contiguous array that may be written to.
+
+    PyAV gives a view of FFmpeg's memory, with padded rows where the width asks for it; ours alone after a conversion,
+    but what came out of the decoder as BGR may still serve it as a reference.
+    """
+    array = frame.to_ndarray()
+    return np.array(array) if of_decoder else np.require(array, np.uint8, ["C_CONTIGUOUS", "WRITEABLE"])
 
 
 def _upright(image: npt.NDArray[np.uint8], rotation: int) -> npt.NDArray[np.uint8]:

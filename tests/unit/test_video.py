@@ -52,7 +52,7 @@ def make_video(
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p"}.get(codec, "yuv420p")
+        stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p", "rawvideo": "bgr24"}.get(codec, "yuv420p")
         if codec != "gif":
             stream.codec_context.time_base = Fraction(1, 1000) if codec != "mpeg4" else Fraction(1, rate)
         if rotation:
@@ -195,6 +195,18 @@ class TestVideoFiles:
         assert len(frames) == 8
         assert frames[4].timestamp_s == pytest.approx(0.4, abs=0.02)
         assert np.all(np.diff(levels(frames)) > 5)
+
+    @pytest.mark.parametrize(("width", "codec"), [(64, "libx264"), (62, "libx264"), (66, "rawvideo"), (64, "rawvideo")])
+    def test_frames_belong_to_the_receiver(self, tmp_path, width, codec):
+        images = [grey(100, width=width)] * 4
+        path = make_video(tmp_path / ("own.mp4" if codec == "libx264" else "own.nut"), images, codec=codec)
+        seen = []
+        for frame in open_source(path):
+            assert frame.image.flags.c_contiguous
+            assert frame.image.flags.writeable
+            seen.append(frame.image.mean())
+            frame.image[:] = 0  # must not show up in later frames
+        assert seen == pytest.approx([100] * 4, abs=5)
 
     def test_colours_survive_decoding(self, tmp_path):
         image = grey(0)

@@ -1,0 +1,214 @@
+"""``rtmpose track``: people's poses from pictures, videos and live streams to annotated video and result files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from enum import Enum
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from rtmpose_infer.cli._display import Display, Window, summarise
+from rtmpose_infer.cli._errors import FAILED, INTERRUPTED, reported_errors
+from rtmpose_infer.cli._outputs import TrackOptions, is_single_picture, open_outputs
+from rtmpose_infer.cli._streams import RunReport, Stream, run_streams, signals_as_interrupt
+from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE, PosePipeline
+from rtmpose_infer.tracker import TrackerConfig
+from rtmpose_infer.video import FrameSource, open_source
+
+if TYPE_CHECKING:
+    from rtmpose_infer.results import Poses
+    from rtmpose_infer.video import Frame
+
+__all__ = ["run_track", "track"]
+
+
+class ResultFormat(str, Enum):
+    """What ``--json`` writes."""
+
+    NATIVE = "native"
+    COCO = "coco"
+    OPENPOSE = "openpose"
+    MMPOSE = "mmpose"
+
+
+class ColourBy(str, Enum):
+    """What the colour of a limb says."""
+
+    SIDE = "side"
+    ID = "id"
+
+
+def track(  # noqa: PLR0917  # one parameter an option
+    inputs: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="INPUT...",
+            help="Pictures, folders of pictures, videos, GIFs, camera numbers, or addresses (rtsp://, http://, …). "
+            "Several run side by side on one set of networks.",
+            show_default=False,
+        ),
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            help="Annotated video (.mp4), picture, or folder of pictures; for several inputs a folder. "
+            "With no output at all, a file gets INPUT_poses.mp4 in the current folder.",
+        ),
+    ] = None,
+    json: Annotated[
+        Path | None,
+        typer.Option("--json", help="Results as JSON; a folder for --format openpose and for several inputs."),
+    ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", help="Results as a table; a folder for several inputs.")] = None,
+    format_: Annotated[ResultFormat, typer.Option("--format", help="What --json writes.")] = ResultFormat.NATIVE,
+    detector: Annotated[
+        str, typer.Option(help="Person detector: a file, or a name that `rtmpose models list` shows.")
+    ] = DEFAULT_DETECTOR,
+    pose: Annotated[str, typer.Option(help="Pose network: a file or a name.")] = DEFAULT_POSE,
+    backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino, tensorrt or ncnn.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, gpu, or a device that the backend knows.")] = "auto",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads of one network call; by default the backend decides.")
+    ] = None,
+    det_interval: Annotated[
+        str, typer.Option(metavar="N|auto", help="Run the detector on every N-th frame, or when it is needed.")
+    ] = "5",
+    max_people: Annotated[
+        int | None, typer.Option(min=1, help="Follow at most this many people; by default all.")
+    ] = None,
+    score_threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Ignore people of whom the detector is less sure; by default its own limit."),
+    ] = None,
+    keypoint_threshold: Annotated[
+        float, typer.Option(min=0, help="Do not draw joints of which the network is less sure.")
+    ] = 0.3,
+    smoothing: Annotated[bool, typer.Option(help="Smooth the joints over time.")] = True,
+    tracking: Annotated[
+        bool, typer.Option(help="Follow people from frame to frame; without it every frame stands alone.")
+    ] = True,
+    show: Annotated[bool, typer.Option("--show", help="Show the annotated frames in a window; q ends.")] = False,
+    colour_by: Annotated[ColourBy, typer.Option(help="Colour limbs by side of the body or by person.")] = ColourBy.SIDE,
+    ids: Annotated[bool, typer.Option(help="Write people's numbers above their heads.")] = True,
+    boxes: Annotated[bool, typer.Option(help="Draw people's boxes.")] = False,
+    picture_rate: Annotated[float, typer.Option(help="Frames per second that a folder of pictures stands for.")] = 30.0,
+) -> None:
+    """Find and follow people's poses; write them over the video and into files.
+
+    Ctrl-C ends at any time; what was done until then is complete on disk. The exit code is 0, 1 when something failed
+    (an input that broke off counts), 2 for a wrong command line, 130 after Ctrl-C.
+    """
+    with reported_errors(), ExitStack() as opened:
+        options = TrackOptions(
+            output=output,
+            json=json,
+            csv=csv,
+            format_name=format_.value,
+            detector=detector,
+            pose=pose,
+            backend=backend,
+            device=device,
+            threads=threads,
+            det_interval=_det_interval(det_interval),
+            max_people=max_people,
+            score_threshold=score_threshold,
+            keypoint_threshold=keypoint_threshold,
+            smoothing=smoothing,
+            tracking=tracking,
+            show=show,
+            colour_by=colour_by.value,
+            ids=ids,
+            boxes=boxes,
+        )
+        sources = [opened.enter_context(open_source(text, picture_rate=picture_rate)) for text in inputs]
+        run_track(sources, options, inputs=inputs)
+
+
+def run_track(sources: Sequence[FrameSource], options: TrackOptions, *, inputs: Sequence[str] = ()) -> None:
+    """Track all sources, write what the options name, and say how it went.
+
+    Args:
+        sources: Open sources; they are closed.
+        options: What to do.
+        inputs: Where the sources come from, so that no output overwrites one.
+
+    Raises:
+        RtmposeInferError: Before any work: an output cannot be written, a model not loaded, an option not used.
+        Exit: The run failed or was interrupted.
+    """
+    config = _tracker_config(options)
+    with ExitStack() as opened:
+        window = Window() if options.show else None
+        outputs = open_outputs(sources, options, inputs=inputs)
+        for output in outputs:
+            opened.callback(output.close)
+        pipeline = opened.enter_context(_pipeline(options))
+        opened.enter_context(signals_as_interrupt())
+        streams = [Stream(source, output) for source, output in zip(sources, outputs, strict=True)]
+        alone = not options.tracking or all(is_single_picture(source) for source in sources)
+        step = partial(_poses_alone, pipeline) if alone else partial(_poses_tracked, pipeline, config)
+        console = Console(stderr=True, highlight=False)
+        with Display(streams, console, window) as display:
+            report = run_streams(streams, step, watch=display.watch)
+        summarise(streams, report, pipeline.describe(), console)
+    _exit(streams, report)
+
+
+def _pipeline(options: TrackOptions) -> PosePipeline:
+    return PosePipeline(
+        detector=options.detector,
+        pose=options.pose,
+        backend=options.backend,
+        device=options.device,
+        threads=options.threads,
+        detector_options={} if options.score_threshold is None else {"score_threshold": options.score_threshold},
+    )
+
+
+def _poses_tracked(pipeline: PosePipeline, config: TrackerConfig, batch: Mapping[int, Frame]) -> Mapping[int, Poses]:
+    images = {index: frame.image for index, frame in batch.items()}
+    times_s = {index: frame.timestamp_s for index, frame in batch.items()}
+    return pipeline.track_many(images, timestamps_s=times_s, config=config)
+
+
+def _poses_alone(pipeline: PosePipeline, batch: Mapping[int, Frame]) -> Mapping[int, Poses]:
+    images = [frame.image for frame in batch.values()]
+    assert pipeline.detector is not None  # noqa: S101  # run_track always names one
+    found = pipeline.detector.predict_batch(images)
+    work = [(image, people.bboxes, people.scores) for image, people in zip(images, found, strict=True)]
+    return dict(zip(batch, pipeline.estimator.predict_batch(work), strict=True))
+
+
+def _det_interval(text: str) -> int | Literal["auto"]:
+    if text == "auto":
+        return "auto"
+    try:
+        return int(text)
+    except ValueError:
+        message = f"expected a number of frames or 'auto', got {text!r}"
+        raise typer.BadParameter(message, param_hint="--det-interval") from None
+
+
+def _tracker_config(options: TrackOptions) -> TrackerConfig:
+    config: dict[str, Any] = {"det_interval": options.det_interval, "max_people": options.max_people}
+    if not options.smoothing:
+        config["smoothing"] = None
+    return TrackerConfig(**config)
+
+
+def _exit(streams: Sequence[Stream], report: RunReport) -> None:
+    failures = [failure for failure in (report.failure, *(stream.failure for stream in streams)) if failure is not None]
+    for failure in dict.fromkeys(failures):
+        typer.echo(f"error: {' '.join(str(failure).split())}", err=True)
+    if failures:
+        raise typer.Exit(FAILED)
+    if report.interrupted:
+        typer.echo("interrupted; what was done until here is complete", err=True)
+        raise typer.Exit(INTERRUPTED)

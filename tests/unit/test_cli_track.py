@@ -1,0 +1,490 @@
+"""``rtmpose track`` around a scripted pipeline: what is written, under which name, and what survives which failure."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import cv2
+import numpy as np
+import pytest
+
+av = pytest.importorskip("av", reason="the commands need the cli extra")
+typer = pytest.importorskip("typer", reason="the commands need the cli extra")
+
+from typer.testing import CliRunner  # noqa: E402
+
+from rtmpose_infer.backends.base import BackendInfo  # noqa: E402
+from rtmpose_infer.cli import _display, _streams  # noqa: E402
+from rtmpose_infer.cli import track as track_module  # noqa: E402
+from rtmpose_infer.errors import InferenceError, MediaError  # noqa: E402
+from rtmpose_infer.formats import load_recording  # noqa: E402
+from rtmpose_infer.results import Detections, Poses  # noqa: E402
+from rtmpose_infer.skeletons import load_skeleton  # noqa: E402
+from rtmpose_infer.video import Frame, FrameSource, VideoWriter, load_picture  # noqa: E402
+
+COCO = load_skeleton("coco17")
+TIMES_S = [0.0, 0.04, 0.08, 0.3, 0.34, 0.5, 0.54, 0.58, 0.62, 0.9]
+
+
+def poses_in(image: np.ndarray, *, ids: bool, **fields: Any) -> Poses:
+    """One person whose joints lie on a diagonal, with a horizontal place that the brightness of the frame gives."""
+    height, width = image.shape[:2]
+    points = np.linspace((0.2, 0.2), (0.6, 0.9), 17, dtype=np.float32)[None] * (width, height)
+    box = np.array([[0, 0, width, height]], np.float32)
+    scores = np.full((1, 17), 0.9, np.float32)
+    return Poses(points, scores, box, np.ones(1), COCO, track_ids=np.array([1]) if ids else None, **fields)
+
+
+class ScriptedPipeline:
+    """Stands in for PosePipeline; ``fail_at`` is the number of the frame on which it raises."""
+
+    instances: ClassVar[list[ScriptedPipeline]] = []
+    fail_at: int | None = None
+    failure: BaseException = InferenceError("the runtime failed")
+
+    def __init__(self, **options: Any) -> None:
+        self.options = options
+        self.batches: list[set[int]] = []
+        self.frames = 0
+        self.closed = False
+        self.detector = self.estimator = self
+        type(self).instances.append(self)
+
+    def _count(self) -> None:
+        if self.frames == self.fail_at:
+            raise self.failure
+        self.frames += 1
+
+    def track_many(
+        self, frames: Mapping[int, np.ndarray], *, timestamps_s: Mapping[int, float], config: Any
+    ) -> dict[int, Poses]:
+        self.config = config
+        self.batches.append(set(frames))
+        self._count()
+        return {i: poses_in(f, ids=True, frame_index=999, timestamp_s=timestamps_s[i]) for i, f in frames.items()}
+
+    def predict_batch(self, items: list[Any]) -> list[Any]:
+        if isinstance(items[0], tuple):
+            return [poses_in(image, ids=False) for image, _, _ in items]
+        self._count()
+        return [Detections.empty() for _ in items]
+
+    def describe(self) -> dict[str, BackendInfo]:
+        return {"pose": BackendInfo("scripted", "1.0", "cpu", threads=2)}
+
+    def close(self) -> None:
+        self.closed = True
+
+    def __enter__(self) -> ScriptedPipeline:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+
+@pytest.fixture
+def pipeline(monkeypatch):
+    """The class of the scripted pipeline, in place of the real one."""
+
+    class Scripted(ScriptedPipeline):
+        instances: ClassVar[list[ScriptedPipeline]] = []
+
+    monkeypatch.setattr(track_module, "PosePipeline", Scripted)
+    return Scripted
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, pipeline):
+    """Runs the command in tmp_path and returns its result."""
+    monkeypatch.chdir(tmp_path)
+    app = typer.Typer()
+    app.command()(track_module.track)
+
+    def invoke(*arguments: object):
+        return CliRunner().invoke(app, [str(a) for a in arguments])
+
+    return invoke
+
+
+@pytest.fixture
+def video(tmp_path) -> Path:
+    """A small film with irregular times."""
+    folder = tmp_path / "given"
+    folder.mkdir()
+    return make_video(folder / "film.mp4")
+
+
+def make_video(path: Path, count: int = 10, size_wh: tuple[int, int] = (96, 64)) -> Path:
+    with VideoWriter(path, frame_rate=25) as writer:
+        for i in range(count):
+            image = np.random.default_rng(i).integers(60, 120, (size_wh[1], size_wh[0], 3), dtype=np.uint8)
+            writer.write(image, TIMES_S[i] if count == len(TIMES_S) else i / 25)
+    return path
+
+
+def frames_of(path: Path) -> tuple[list[np.ndarray], list[float]]:
+    with av.open(str(path)) as container:
+        frames = list(container.decode(video=0))
+    return [f.to_ndarray(format="bgr24") for f in frames], [f.time for f in frames]
+
+
+class TestOutputs:
+    def test_video_results_and_table_have_every_frame_with_its_time(self, run, video):
+        result = run(video, "-o", "o.mp4", "--json", "o.json", "--csv", "o.csv")
+        assert result.exit_code == 0, result.output
+        images, times_s = frames_of(Path("o.mp4"))
+        assert times_s == pytest.approx(TIMES_S, abs=1e-4)
+        recording = load_recording("o.json")
+        assert recording.complete
+        assert [f.frame_index for f in recording.frames] == list(range(10))
+        assert [f.timestamp_s for f in recording.frames] == pytest.approx(TIMES_S, abs=1e-4)
+        assert recording.source["name"] == "film.mp4"
+        with Path("o.csv").open(newline="") as file:
+            assert [row["frame_index"] for row in csv.DictReader(file)] == [str(i) for i in range(10)]
+        original, _ = frames_of(video)
+        assert np.abs(images[3].astype(int) - original[3]).max() > 60  # something was drawn
+
+    def test_summary_says_what_was_done_and_where(self, run, video):
+        result = run(video, "-o", "o.mp4", "--json", "o.json")
+        text = " ".join(result.output.split())
+        assert re.search(r"film\.mp4: 10 frames, 1 people, [\d.]+ fps", text)
+        assert "pose on scripted 1.0, cpu, 2 threads" in text
+        assert "wrote o.mp4" in text
+        assert "wrote o.json" in text
+
+    def test_without_any_output_a_file_gets_an_annotated_video_in_the_current_folder(self, run, video, tmp_path):
+        assert run(video).exit_code == 0
+        assert len(frames_of(tmp_path / "film_poses.mp4")[0]) == 10
+
+    def test_existing_folder_as_output_gets_the_inputs_name(self, run, video, tmp_path):
+        (tmp_path / "there").mkdir()
+        assert run(video, "-o", "there", "--json", "there").exit_code == 0
+        assert sorted(p.name for p in (tmp_path / "there").iterdir()) == ["film.json", "film.mp4"]
+
+    @pytest.mark.parametrize("name", ["native", "coco", "mmpose"])
+    def test_format_of_the_json(self, run, video, name):
+        assert run(video, "--json", "o.json", "--format", name).exit_code == 0
+        data = json.loads(Path("o.json").read_text())
+        key = {"native": "frames", "mmpose": "instance_info"}.get(name)
+        assert len(data[key] if key else data) == 10
+
+    def test_openpose_writes_a_folder_named_by_the_video(self, run, video):
+        assert run(video, "--json", "cam_json", "--format", "openpose").exit_code == 0
+        names = sorted(p.name for p in Path("cam_json").iterdir())
+        assert names[0] == "film_000000000000_keypoints.json"
+        assert len(names) == 10
+
+    def test_several_inputs_run_together_and_go_into_a_folder(self, run, video, tmp_path, pipeline):
+        (tmp_path / "b").mkdir()
+        longer = make_video(tmp_path / "b" / "film.mp4", 14, (64, 96))
+        result = run(video, longer, "-o", "out", "--json", "out")
+        assert result.exit_code == 0, result.output
+        assert sorted(p.name for p in Path("out").iterdir()) == ["film-2.json", "film-2.mp4", "film.json", "film.mp4"]
+        assert len(load_recording("out/film.json").frames) == 10
+        assert len(load_recording("out/film-2.json").frames) == 14
+        assert frames_of(Path("out/film-2.mp4"))[0][0].shape == (96, 64, 3)
+        (only,) = pipeline.instances
+        assert only.batches == [{0, 1}] * 10 + [{1}] * 4
+
+    def test_picture_becomes_a_picture_without_ids(self, run, tmp_path):
+        cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 96, 3), 90, np.uint8))
+        assert run("a.png", "-o", "o.png", "--json", "o.json").exit_code == 0
+        assert (load_picture("o.png") != 90).any()
+        recording = load_recording("o.json")
+        assert recording.names == ("a.png",)
+        assert recording.frames[0].track_ids is None
+        assert run("a.png").exit_code == 0
+        assert Path("a_poses.png").is_file()
+
+    def test_folder_of_pictures_becomes_a_folder_or_a_video(self, run, tmp_path):
+        (tmp_path / "in").mkdir()
+        for i in range(3):
+            cv2.imwrite(str(tmp_path / "in" / f"{i}.png"), np.full((64, 96, 3), 90, np.uint8))
+        assert run("in", "-o", "drawn", "--json", "r.json", "--format", "coco").exit_code == 0
+        assert sorted(p.name for p in Path("drawn").iterdir()) == ["0.png", "1.png", "2.png"]
+        assert [r["image_id"] for r in json.loads(Path("r.json").read_text())] == [0, 1, 2]
+        assert run("in", "-o", "o.mp4", "--picture-rate", "10").exit_code == 0
+        assert frames_of(Path("o.mp4"))[1] == pytest.approx([0, 0.1, 0.2])
+
+    def test_options_reach_the_pipeline(self, run, video, pipeline):
+        result = run(
+            *(
+                video,
+                "--json",
+                "o.json",
+                "--detector",
+                "d.onnx",
+                "--pose",
+                "p.onnx",
+                "--backend",
+                "ov",
+                "--threads",
+                "2",
+            ),
+            *("--det-interval", "auto", "--max-people", "3", "--score-threshold", "0.4", "--no-smoothing"),
+        )
+        assert result.exit_code == 0, result.output
+        (only,) = pipeline.instances
+        assert only.options["detector"] == "d.onnx"
+        assert only.options["pose"] == "p.onnx"
+        assert only.options["backend"] == "ov"
+        assert only.options["threads"] == 2
+        assert only.options["detector_options"] == {"score_threshold": 0.4}
+        assert only.config.det_interval == "auto"
+        assert only.config.max_people == 3
+        assert only.config.smoothing is None
+        assert only.closed
+
+    def test_no_tracking_gives_every_frame_alone(self, run, video):
+        assert run(video, "--json", "o.json", "--no-tracking").exit_code == 0
+        assert all(f.track_ids is None for f in load_recording("o.json").frames)
+
+
+class TestRefusedBeforeAnyWork:
+    def expect(self, result, pipeline, words: str) -> None:
+        assert result.exit_code == 1, result.output
+        assert re.search(words, " ".join(result.output.split()))
+        assert "Traceback" not in result.output
+        assert pipeline.instances == []
+
+    def test_missing_input(self, run, pipeline):
+        self.expect(run("nope.mp4"), pipeline, "error: nope.mp4: no such file")
+
+    def test_unwritable_outputs(self, run, video, pipeline):
+        self.expect(run(video, "-o", "no/o.mp4"), pipeline, "folder no does not exist")
+        self.expect(run(video, "--json", "no/o.json"), pipeline, "folder no does not exist")
+        self.expect(run(video, "-o", "o.avi"), pipeline, r"end the name in \.mp4")
+        self.expect(run(video, "-o", "o.png"), pipeline, "pictures are written for a picture")
+
+    def test_nothing_is_left_behind_by_a_refusal(self, run, video, tmp_path):
+        run(video, "--json", "o.json", "--csv", "o.csv", "-o", "no/o.mp4")
+        assert [p.name for p in tmp_path.iterdir()] == ["given"]
+
+    def test_output_that_is_an_input_or_another_output(self, run, video, pipeline):
+        before = video.read_bytes()
+        self.expect(run(video, "-o", video), pipeline, "is an input already")
+        assert video.read_bytes() == before
+        self.expect(run(video, "--json", "x", "--csv", "x"), pipeline, "is another output already")
+
+    def test_window_where_opencv_has_none(self, run, video, pipeline, monkeypatch):
+        monkeypatch.setattr(_display.cv2, "getBuildInformation", lambda: "  GUI:                           NONE\n")
+        self.expect(run(video, "--show"), pipeline, "cannot open windows")
+
+    def test_live_source_needs_an_output(self, run, pipeline, monkeypatch):
+        monkeypatch.setattr(track_module, "open_source", lambda *_, **__: LiveSource(0))
+        self.expect(run("0"), pipeline, "a live source has no end")
+
+    def test_wrong_command_line_is_exit_code_2(self, run, video):
+        assert run(video, "--det-interval", "often").exit_code == 2
+        assert run(video, "--format", "yaml").exit_code == 2
+        assert run().exit_code == 2
+
+    def test_model_that_does_not_load_leaves_no_files(self, run, video, tmp_path, monkeypatch):
+        def broken(**_: object) -> None:
+            raise InferenceError("cannot load")
+
+        monkeypatch.setattr(track_module, "PosePipeline", broken)
+        result = run(video, "-o", "o.mp4", "--json", "o.json")
+        assert result.exit_code == 1
+        assert [p.name for p in tmp_path.iterdir()] == ["given"]
+
+
+class LiveSource(FrameSource):
+    """Sends frames as fast as it can until it breaks off."""
+
+    is_live = True
+    name = "camera 0"
+    frame_rate = 30.0
+
+    def __init__(self, count: int) -> None:
+        self.count = count
+        self.closed = threading.Event()
+
+    def __iter__(self):
+        for i in range(self.count):
+            yield Frame(np.full((64, 96, 3), 90, np.uint8), i, i / 30)
+        raise MediaError("camera 0: unplugged")
+
+    def close(self) -> None:
+        self.closed.set()
+
+
+class TestFailuresLoseNothing:
+    def test_broken_off_input_is_told_after_everything_before_it_is_written(self, run, video):
+        data = video.read_bytes()
+        cut = video.with_name("cut.mp4")
+        cut.write_bytes(data[: len(data) * 7 // 10])
+        result = run(cut, "-o", "o.mp4", "--json", "o.json")
+        assert result.exit_code == 1
+        assert "cut.mp4: ends too early" in " ".join(result.output.split())
+        frames = load_recording("o.json").frames
+        assert 3 <= len(frames) < 10
+        assert len(frames_of(Path("o.mp4"))[0]) == len(frames)
+
+    def test_one_broken_input_of_two_does_not_stop_the_other(self, run, video, tmp_path):
+        (tmp_path / "b").mkdir()
+        cut = tmp_path / "b" / "cut.mp4"
+        cut.write_bytes(video.read_bytes()[: video.stat().st_size * 7 // 10])
+        result = run(cut, video, "--json", "out")
+        assert result.exit_code == 1
+        assert len(load_recording("out/film.json").frames) == 10
+        assert len(load_recording("out/cut.json").frames) >= 3
+
+    @pytest.mark.parametrize(("failure", "code"), [(InferenceError("gone"), 1), (KeyboardInterrupt(), 130)])
+    def test_failure_and_ctrl_c_in_the_middle_leave_complete_files(self, run, video, pipeline, failure, code):
+        pipeline.fail_at, pipeline.failure = 6, failure
+        result = run(video, "-o", "o.mp4", "--json", "o.json", "--csv", "o.csv")
+        assert result.exit_code == code, result.output
+        assert len(load_recording("o.json").frames) == 6
+        assert load_recording("o.json").complete
+        assert len(frames_of(Path("o.mp4"))[0]) == 6
+        assert b"moof" not in Path("o.mp4").read_bytes()
+        assert "wrote o.mp4" in " ".join(result.output.split())
+        assert pipeline.instances[0].closed
+
+    def test_full_disk_for_the_video_is_told_and_keeps_the_results(self, run, video, monkeypatch):
+        written = VideoWriter.write
+
+        def fills_up(self: VideoWriter, image: np.ndarray, timestamp_s: float, *, name: str | None = None) -> None:
+            if timestamp_s > 0.3:
+                raise MediaError("o.mp4: writing failed. Is the disk full?")
+            written(self, image, timestamp_s, name=name)
+
+        monkeypatch.setattr(VideoWriter, "write", fills_up)
+        result = run(video, "-o", "o.mp4", "--json", "o.json")
+        assert result.exit_code == 1
+        assert result.output.count("Is the disk full") == 1
+        assert len(load_recording("o.json").frames) >= 5
+        assert len(frames_of(Path("o.mp4"))[0]) == 4
+
+    def test_skeleton_that_a_format_cannot_hold_is_an_error_and_not_a_traceback(self, run, video, monkeypatch):
+        face = load_skeleton("face106")
+
+        def faces(*_: object, **__: object) -> dict[int, Poses]:
+            return {0: Poses.empty(face, tracked=True)}
+
+        monkeypatch.setattr(ScriptedPipeline, "track_many", faces)
+        result = run(video, "--json", "o", "--format", "openpose")
+        assert result.exit_code == 1
+        assert "use the native form" in " ".join(result.output.split())
+
+    def test_defect_of_the_package_is_not_hidden(self, run, video, pipeline):
+        pipeline.fail_at, pipeline.failure = 2, RuntimeError("a defect")
+        result = run(video, "--json", "o.json")
+        assert isinstance(result.exception, RuntimeError)
+        assert len(load_recording("o.json").frames) == 2
+
+
+class TestLiveStreams:
+    def test_stream_that_stops_is_reported_and_its_last_frame_is_written(self, run, monkeypatch):
+        source = LiveSource(50)
+        monkeypatch.setattr(track_module, "open_source", lambda *_, **__: source)
+        result = run("0", "--json", "o.json", "-o", "o.mp4")
+        assert result.exit_code == 1
+        assert "camera 0: unplugged" in result.output
+        assert source.closed.is_set()
+        frames = load_recording("o.json").frames
+        assert frames[-1].frame_index == 49
+        assert len(frames_of(Path("o.mp4"))[0]) == len(frames)
+
+    def test_feed_of_a_live_source_keeps_the_newest_frame_only(self):
+        arrival = threading.Condition()
+        feed = _streams.Feed(LiveSource(20), arrival)
+        with arrival:
+            assert arrival.wait_for(lambda: feed._ended, timeout=10)
+            assert feed.take().index == 19
+            assert feed.finished
+        assert feed.dropped_frames == 19
+        assert isinstance(feed.failure, MediaError)
+        feed.close()
+
+    def test_feed_of_a_file_reads_ahead_only_a_little(self):
+        class Counted(LiveSource):
+            is_live = False
+            given = 0
+
+            def __iter__(self):
+                for frame in super().__iter__():
+                    self.given += 1
+                    yield frame
+
+        source, arrival = Counted(100), threading.Condition()
+        feed = _streams.Feed(source, arrival)
+        with arrival:
+            assert arrival.wait_for(lambda: len(feed._frames) == _streams._QUEUE_LENGTH, timeout=10)
+        feed.close()
+        assert source.given <= _streams._QUEUE_LENGTH + 2
+        assert source.closed.is_set()
+
+
+SCRIPT = """
+import sys, time
+sys.path.insert(0, {tests!r})
+import test_cli_track as scripted
+from rtmpose_infer.cli import track as track_module  # noqa: E402
+import typer
+
+class Slow(scripted.ScriptedPipeline):
+    def track_many(self, frames, **options):
+        time.sleep(0.02)
+        print(self.frames, flush=True)
+        return super().track_many(frames, **options)
+
+track_module.PosePipeline = Slow
+app = typer.Typer(pretty_exceptions_enable=False)
+app.command()(track_module.track)
+app()
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of Unix")
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 130), (signal.SIGKILL, -9)])
+def test_signal_leaves_a_video_that_plays_and_valid_results(tmp_path, number, code):
+    film = make_video(tmp_path / "film.mp4", 300)
+    root = Path(__file__).parents[2]
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            SCRIPT.format(tests=str(Path(__file__).parent)),
+            film,
+            "-o",
+            "o.mp4",
+            "--json",
+            "o.json",
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(root)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.strip().isdecimal() and int(line) >= 60:
+            break
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == code, errors
+    recording = load_recording(tmp_path / "o.json")
+    assert len(recording.frames) >= 55
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        shown = sum(1 for _ in container.decode(video=0))
+    if number == signal.SIGKILL:
+        assert shown >= 30
+        assert not recording.complete
+    else:
+        assert shown == len(recording.frames)
+        assert recording.complete
+        assert "Traceback" not in errors
+        assert "interrupted" in errors
