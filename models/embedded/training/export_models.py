@@ -1,0 +1,84 @@
+"""Write the trained networks as the deploy graphs that the package embeds, with their weights stored in half precision.
+
+The weights are stored as float16 behind a cast to float32: runtimes fold the casts when they load the file, so the
+arithmetic and its speed are those of float32 while the file is half as large.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+import onnx
+from common import load_compact
+from data import CHECKOUT, PADDING
+from onnx import TensorProto, helper, numpy_helper
+
+from rtmpose_infer.export.architecture import read_architecture
+from rtmpose_infer.export.deploy_graph import Suppression
+from rtmpose_infer.export.describe import describe_network
+from rtmpose_infer.export.onnx_writer import GraphForm, write_network
+from rtmpose_infer.skeletons import load_skeleton
+
+DEPLOYED = "deployed."
+SMALLEST_STORED_HALF = 64
+SUPPRESSION = Suppression(score_threshold=0.05, iou_threshold=0.6)
+
+
+def stored_in_half(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with its larger float32 weights stored as float16 and cast back."""
+    kept, casts = [], []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype != np.float32 or values.size < SMALLEST_STORED_HALF:
+            kept.append(tensor)
+            continue
+        stored = f"{tensor.name}_half"
+        kept.append(numpy_helper.from_array(values.astype(np.float16), stored))
+        cast = helper.make_node("Cast", [stored], [tensor.name], name=f"{tensor.name}_cast", to=TensorProto.FLOAT)
+        casts.append(cast)
+    nodes = list(model.graph.node)
+    del model.graph.initializer[:], model.graph.node[:]
+    model.graph.initializer.extend(kept)
+    model.graph.node.extend([*casts, *nodes])
+    onnx.checker.check_model(model, full_check=True)
+    return model
+
+
+def export(checkpoint: Path, target: Path) -> None:
+    """Write one network; what it is stands in its tensors."""
+    weights = load_compact(checkpoint)
+    if any(name.startswith(DEPLOYED) for name in weights):
+        weights = {name.removeprefix(DEPLOYED): w for name, w in weights.items() if name.startswith(DEPLOYED)}
+    architecture = read_architecture(weights, {})
+    network = architecture.build()
+    network.load_state_dict(weights)
+    pose = architecture.task == "pose"
+    spec, _ = describe_network(
+        architecture,
+        {},
+        {},
+        skeleton=load_skeleton("coco17") if pose else None,
+        class_names=None if pose else ("person",),
+        padding=PADDING if pose else None,
+    )
+    form = GraphForm(suppression=None if pose else SUPPRESSION)
+    model, _ = write_network(network, architecture, spec, form)
+    onnx.save(stored_in_half(model), str(target))
+    print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, input {spec.input_size_wh}")
+
+
+def main() -> None:
+    """Export both networks from the compact checkpoints."""
+    here = CHECKOUT / "models" / "embedded"
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--checkpoints", type=Path, default=here / "training" / "checkpoints")
+    parser.add_argument("--out", type=Path, default=here)
+    options = parser.parse_args()
+    export(options.checkpoints / "detector.pt", options.out / "embedded-detector.onnx")
+    export(options.checkpoints / "pose.pt", options.out / "embedded-pose.onnx")
+
+
+if __name__ == "__main__":
+    main()
