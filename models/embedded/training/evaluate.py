@@ -6,7 +6,7 @@ import contextlib
 import io
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -29,7 +29,7 @@ class PoseValidation:
     """Crops of the annotated persons, made once, and the OKS-AP of a network on them."""
 
     def __init__(self, folder: Path, input_wh: tuple[int, int]) -> None:
-        self.truth = _load_truth(folder / "person_keypoints.json")
+        self.truth = load_truth(folder / "person_keypoints.json")
         self.input_wh = input_wh
         width, height = input_wh
         self.persons = [
@@ -70,15 +70,15 @@ class PoseValidation:
                         "score": float(scores[row].mean()),
                     }
                 )
-        stats = _evaluate(self.truth, results, "keypoints").stats
-        return dict(zip(("AP", "AP50", "AP75"), map(float, stats[:3]), strict=True)) | {"AR": float(stats[5])}
+        stats = average_precision(self.truth, results, "keypoints")
+        return dict(zip(("AP", "AP50", "AP75"), stats[:3], strict=True)) | {"AR": stats[5]}
 
 
 class DetectorValidation:
     """Letterboxed pictures, made once, and the box AP of raw detector maps on them."""
 
     def __init__(self, folder: Path, input_wh: tuple[int, int]) -> None:
-        self.truth = _load_truth(folder / "person_keypoints.json")
+        self.truth = load_truth(folder / "person_keypoints.json")
         width, height = input_wh
         self.records = list(self.truth.imgs.values())
         self.canvas = np.full((len(self.records), height, width, 3), 114, np.uint8)
@@ -114,26 +114,28 @@ class DetectorValidation:
                             "score": score,
                         }
                     )
-        stats = _evaluate(self.truth, results, "bbox").stats
-        return {"AP": float(stats[0]), "AP50": float(stats[1]), "recall": self._recall(results)}
+        stats = average_precision(self.truth, results, "bbox")
+        return {"AP": stats[0], "AP50": stats[1], "recall": tall_recall(self.truth, results)}
 
-    def _recall(self, results: list[dict[str, object]]) -> float:
-        found = total = 0
-        for person in self.truth.dataset["annotations"]:
-            x, y, w, h = person["bbox"]
-            if person.get("iscrowd", 0) or h <= TALL_PX:
-                continue
-            total += 1
-            boxes = np.array(
-                [r["bbox"] for r in results if r["image_id"] == person["image_id"] and r["score"] > 0.3]
-            ).reshape(-1, 4)
-            left, top = np.maximum(boxes[:, 0], x), np.maximum(boxes[:, 1], y)
-            right = np.minimum(boxes[:, 0] + boxes[:, 2], x + w)
-            bottom = np.minimum(boxes[:, 1] + boxes[:, 3], y + h)
-            inter = (right - left).clip(0) * (bottom - top).clip(0)
-            iou = inter / (boxes[:, 2] * boxes[:, 3] + w * h - inter)
-            found += bool((iou > 0.5).any())
-        return found / total
+
+def tall_recall(truth: COCO, results: list[dict[str, Any]]) -> float:
+    """Return the share of persons taller than 96 px covered at IoU 0.5 by a box with a score above 0.3."""
+    found = total = 0
+    for person in truth.dataset["annotations"]:
+        x, y, w, h = person["bbox"]
+        if person.get("iscrowd", 0) or h <= TALL_PX:
+            continue
+        total += 1
+        boxes = np.array(
+            [r["bbox"] for r in results if r["image_id"] == person["image_id"] and r["score"] > 0.3]
+        ).reshape(-1, 4)
+        left, top = np.maximum(boxes[:, 0], x), np.maximum(boxes[:, 1], y)
+        right = np.minimum(boxes[:, 0] + boxes[:, 2], x + w)
+        bottom = np.minimum(boxes[:, 1] + boxes[:, 3], y + h)
+        inter = (right - left).clip(0) * (bottom - top).clip(0)
+        iou = inter / (boxes[:, 2] * boxes[:, 3] + w * h - inter)
+        found += bool((iou > 0.5).any())
+    return found / total
 
 
 def decode(logits: list[np.ndarray], distances: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -152,15 +154,23 @@ def decode(logits: list[np.ndarray], distances: list[np.ndarray]) -> tuple[np.nd
     return box[keep], score[keep]
 
 
-def _load_truth(path: Path) -> COCO:
+def load_truth(path: Path) -> COCO:
+    """Return the annotations, without the chatter of the evaluation code."""
     with contextlib.redirect_stdout(io.StringIO()):
         return COCO(json.loads(path.read_text()))
 
 
-def _evaluate(truth: COCO, results: list[dict[str, object]], kind: str) -> COCOeval_faster:
+def average_precision(truth: COCO, results: list[dict[str, Any]], kind: str) -> list[float]:
+    """Return the COCO figures of `results`: AP, AP50 and AP75 come first.
+
+    Args:
+        truth: The annotations.
+        results: In COCO's results format.
+        kind: `"keypoints"` or `"bbox"`.
+    """
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval_faster(truth, truth.loadRes(results), kind, print_function=lambda *_: None)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
-    return evaluation
+    return [float(value) for value in evaluation.stats]
