@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from rtmpose_infer.backends.base import BackendInfo
-    from rtmpose_infer.cli._streams import RunReport, Stream
+    from rtmpose_infer.cli._streams import Stream
 
 __all__ = ["Display", "Window", "summarise"]
 
@@ -110,13 +110,10 @@ class Window:
         cv2.destroyAllWindows()
 
 
-def summarise(
-    streams: Sequence[Stream], report: RunReport, backends: Mapping[str, BackendInfo], console: Console
-) -> None:
-    seconds = max(report.seconds, 1e-9)
+def summarise(streams: Sequence[Stream], backends: Mapping[str, BackendInfo], console: Console) -> None:
     for stream in streams:
         people = f"{len(stream.track_ids)} people" if stream.track_ids else f"up to {stream.most_people} people a frame"
-        notes = [f"{stream.frames} frames", people, f"{stream.frames / seconds:.1f} fps"]
+        notes = [f"{stream.frames} frames", people, f"{stream.frames / max(stream.seconds or 0, 1e-9):.1f} fps"]
         if stream.dropped_frames:
             notes.append(f"{stream.dropped_frames} stale frames dropped")
         if stream.source.skipped_frames:

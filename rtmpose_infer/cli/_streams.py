@@ -201,14 +201,25 @@ class Output:
 
 @dataclass
 class Stream:
-    """One source on its way through the tracker, and what became of it."""
+    """One source on its way through the tracker, and what became of it.
+
+    Attributes:
+        source: Where frames come from.
+        output: Where results go.
+        frames: Frames tracked.
+        track_ids: All people followed.
+        most_people: The most people in one frame.
+        seconds: Wall time from the start of the run to the end of its files; None while it runs.
+        dropped_frames: Frames of a live source that were overtaken by newer ones.
+        failure: What ended this stream before its end.
+    """
 
     source: FrameSource
     output: Output
     frames: int = 0
     track_ids: set[int] = field(default_factory=set)
     most_people: int = 0
-    video_s: float = 0.0
+    seconds: float | None = None
     dropped_frames: int = 0
     failure: RtmposeInferError | None = None
 
@@ -225,12 +236,10 @@ class RunReport:
     """How a run ended.
 
     Attributes:
-        seconds: Wall time from the first frame's arrival to the last file's end.
         interrupted: It was ended by Ctrl-C or a signal.
-        failure: What ended it for all streams; a failure of one stream alone is in that ``Stream``.
+        failure: What ended it for all streams; what happened to one stream is in that ``Stream``.
     """
 
-    seconds: float
     interrupted: bool
     failure: RtmposeInferError | None
 
@@ -255,12 +264,16 @@ def run_streams(streams: Sequence[Stream], step: Step, *, watch: Watcher | None 
             for index, poses in step(batch).items():
                 stream, frame = streams[index], batch[index]
                 stream.output.put(frame, replace(poses, frame_index=frame.index, timestamp_s=frame.timestamp_s))
-                _count(stream, frame, poses)
+                _count(stream, poses)
                 failure = failure or stream.output.failure
                 if watch is not None and not watch(index):
                     interrupted = True
             if failure or interrupted:
                 break
+            # Files of a stream that has ended need not wait for the longest stream's end.
+            with arrival:
+                ended = [pair for pair in zip(streams, feeds, strict=True) if pair[1].finished]
+            _finish(ended, start_s)
     except KeyboardInterrupt:
         interrupted = True
     except RtmposeInferError as error:
@@ -268,12 +281,17 @@ def run_streams(streams: Sequence[Stream], step: Step, *, watch: Watcher | None 
     finally:
         for feed in feeds:
             feed.close()
-        for stream, feed in zip(streams, feeds, strict=True):
+        _finish(list(zip(streams, feeds, strict=True)), start_s)
+    return RunReport(interrupted, failure)
+
+
+def _finish(pairs: Sequence[tuple[Stream, Feed]], start_s: float) -> None:
+    for stream, feed in pairs:
+        if stream.seconds is None:
             stream.output.close()
-            stream.dropped_frames = feed.dropped_frames
-            own = stream.output.failure if stream.output.failure is not failure else None
-            stream.failure = own or (None if interrupted else feed.failure)
-    return RunReport(time.perf_counter() - start_s, interrupted, failure)
+            stream.seconds = time.perf_counter() - start_s
+        stream.dropped_frames = feed.dropped_frames
+        stream.failure = stream.output.failure or feed.failure
 
 
 def _batches(feeds: Sequence[Feed], arrival: threading.Condition, watch: Watcher | None) -> Iterator[dict[int, Frame]]:
@@ -304,9 +322,8 @@ def _batch_is_ready(feeds: Sequence[Feed]) -> bool:
     return any(feed.ready for feed in feeds) or all(feed.finished for feed in feeds)
 
 
-def _count(stream: Stream, frame: Frame, poses: Poses) -> None:
+def _count(stream: Stream, poses: Poses) -> None:
     stream.frames += 1
-    stream.video_s = frame.timestamp_s
     stream.most_people = max(stream.most_people, len(poses))
     if poses.track_ids is not None:
         stream.track_ids.update(poses.track_ids.tolist())

@@ -157,7 +157,7 @@ def run_track(sources: Sequence[FrameSource], options: TrackOptions, *, inputs: 
         console = Console(stderr=True, highlight=False)
         with Display(streams, console, window) as display:
             report = run_streams(streams, step, watch=display.watch)
-        summarise(streams, report, pipeline.describe(), console)
+        summarise(streams, pipeline.describe(), console)
     _exit(streams, report)
 
 
