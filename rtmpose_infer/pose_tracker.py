@@ -39,8 +39,8 @@ if TYPE_CHECKING:
 
 __all__ = ["DEFAULT_DETECTOR", "DEFAULT_POSE", "PosePipeline", "PoseTracker"]
 
-DEFAULT_DETECTOR = "person-nano"
-DEFAULT_POSE = "body17-tiny"
+DEFAULT_DETECTOR = "embedded-detector"
+DEFAULT_POSE = "embedded-pose"
 _NOMINAL_STEP_S = 1 / 30
 Stream = TypeVar("Stream", bound=Hashable)
 

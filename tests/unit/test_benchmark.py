@@ -259,7 +259,7 @@ class TestContestant:
         (tmp_path / "pose.param").touch()
         assert contestant._own_file("ncnn", str(model)) == str(tmp_path / "pose.param")
         assert contestant._own_file("openvino", str(model)) == str(model)
-        assert contestant._own_file("ncnn", "body17-tiny") == "body17-tiny"
+        assert contestant._own_file("ncnn", "embedded-pose") == "embedded-pose"
 
 
 class TestPrecision:

@@ -1,0 +1,49 @@
+"""The `rtmpose` command: all subcommands, and what they share."""
+
+from __future__ import annotations
+
+import logging
+from typing import Annotated
+
+import typer
+
+from rtmpose_infer.cli import bench, demo, doctor, models, track
+from rtmpose_infer.version import __version__
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="rtmpose",
+    help="Find, track and measure people's poses with RTMPose.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(*, wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"rtmpose-infer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    verbose: Annotated[
+        int, typer.Option("--verbose", "-v", count=True, help="Say what is done; twice: every detail.")
+    ] = 0,
+    _: Annotated[
+        bool, typer.Option("--version", callback=lambda wanted: _version(wanted=wanted), is_eager=True)
+    ] = False,
+) -> None:
+    """Set up what every command shares."""
+    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    logging.getLogger("rtmpose_infer").setLevel(level)
+
+
+app.command("track")(track.track)
+app.command("demo")(demo.demo)
+app.add_typer(models.app, name="models")
+app.command("bench")(bench.bench)
+app.command("doctor")(doctor.doctor)
