@@ -1,19 +1,34 @@
 """One thin adapter per runtime behind one seam, chosen by name and imported only when used.
 
-An adapter is a module with a function ``load(model, config) -> Backend``. ``_ADAPTERS`` is the whole registry; its
-order is the order in which ``auto`` tries them, which prefers what is fastest where it is really usable.
+An adapter is a module with a function ``load(model, config) -> Backend``. ``_ADAPTERS`` is the whole registry.
+
+``auto`` tries what ``_auto_order`` lists and takes the first that loads the model: a GPU before a CPU, and TensorRT
+before ONNX Runtime on it. On a CPU, ONNX Runtime comes before OpenVINO: on the AMD machine they were measured on, both
+computed equally fast and ONNX Runtime loaded ten times as fast; on a processor by Intel, for which OpenVINO is made, it
+is the other way round (not measured). A runtime that is not installed, has no device, or refuses the model is passed
+over, and the log says why.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import importlib.util
 import logging
+import platform
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec
 from rtmpose_infer.backends.callable import CallableBackend
-from rtmpose_infer.errors import BackendError, BackendUnavailableError, InputError
+from rtmpose_infer.errors import (
+    BackendUnavailableError,
+    DeviceUnavailableError,
+    InputError,
+    ModelError,
+    RtmposeInferError,
+)
 
 if TYPE_CHECKING:
     from rtmpose_infer.model_spec import ModelFile
@@ -32,10 +47,14 @@ __all__ = [
 
 _log = logging.getLogger("rtmpose_infer.backends")
 
-# name: (module of the adapter, package that must be importable)
+# name: (module of the adapter, package that must be importable, endings of the files it reads)
 _ADAPTERS = {
-    "onnxruntime": ("rtmpose_infer.backends.onnxruntime", "onnxruntime"),
+    "onnxruntime": ("rtmpose_infer.backends.onnxruntime", "onnxruntime", (".onnx",)),
+    "openvino": ("rtmpose_infer.backends.openvino", "openvino", (".onnx", ".xml")),
+    "tensorrt": ("rtmpose_infer.backends.tensorrt", "tensorrt", (".onnx",)),
+    "ncnn": ("rtmpose_infer.backends.ncnn", "ncnn", (".param",)),
 }
+_EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino", "tensorrt": "tensorrt", "ncnn": "ncnn"}
 _ALIASES = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt"}
 
 
@@ -67,8 +86,9 @@ def load_backend(model: ModelFile, *, backend: str = "auto", config: BackendConf
 
     Args:
         model: What ``model_spec.load_model_file`` returned.
-        backend: Name or alias; ``"auto"`` takes the first installed backend that loads the model on the device, in the
-            order of ``backend_names``, and logs which and why.
+        backend: Name or alias. ``"auto"`` takes the first of these that is installed and loads the model, and logs
+            which and why: TensorRT; ONNX Runtime on a GPU; on the CPU ONNX Runtime, then OpenVINO (on Intel's the
+            other way round); ncnn for its own files. With ``config.device`` it takes the first that has that device.
         config: Device, threads and options.
 
     Raises:
@@ -81,28 +101,86 @@ def load_backend(model: ModelFile, *, backend: str = "auto", config: BackendConf
     name = canonical_name(backend)
     if name != "auto":
         return _load(name, model, config)
+    strict = dataclasses.replace(config, allow_fallback=False)
+    try:
+        return _first_that_loads(model, strict)
+    except DeviceUnavailableError as error:
+        if not config.allow_fallback:
+            raise
+        _log.warning("%s Going on with the CPU.", error)
+        return _first_that_loads(model, dataclasses.replace(strict, device="cpu"))
+
+
+def _first_that_loads(model: ModelFile, config: BackendConfig) -> Backend:
     refused: list[str] = []
-    last: BackendError | None = None
-    for candidate, (_, package) in _ADAPTERS.items():
+    errors: list[RtmposeInferError] = []
+    for name, device in _candidates(config.device):
+        _, package, endings = _ADAPTERS[name]
+        if _ending(model) not in endings:
+            continue
         if importlib.util.find_spec(package) is None:
-            refused.append(f"{candidate}: not installed")
+            refused.append(f"{name}: not installed")
             continue
         try:
-            loaded = _load(candidate, model, config)
-        except BackendError as error:
-            refused.append(f"{candidate}: {error}")
-            last = error
+            loaded = _load(name, model, dataclasses.replace(config, device=device))
+        except RtmposeInferError as error:
+            refused.append(f"{name} on {device}: {error}")
+            errors.append(error)
             continue
-        reason = f" ({'; '.join(refused)})" if refused else ""
-        _log.info("backend auto: %s on %s for %s%s", candidate, loaded.describe().device, model.name, reason)
+        reason = f"; passed over {'; '.join(refused)}" if refused else ""
+        _log.info("backend auto: %s on %s for %s%s", name, loaded.describe().device, model.name, reason)
         return loaded
-    if last is not None:
-        raise last
-    raise BackendUnavailableError(
-        "no runtime is installed: pip install 'rtmpose-infer[cpu]' for ONNX Runtime, or [openvino], [gpu], [ncnn]."
-    )
+    if not errors:
+        extras = sorted({_EXTRAS[name] for name, (_, _, endings) in _ADAPTERS.items() if _ending(model) in endings})
+        raise BackendUnavailableError(
+            f"no runtime for {model.name} is installed: pip install 'rtmpose-infer[{extras[0]}]'"
+            f"{''.join(f', or [{extra}]' for extra in extras[1:])}."
+        )
+    # What is wrong with the model is worth more to know than which devices are absent.
+    for kind in (ModelError, DeviceUnavailableError):
+        found = next((error for error in errors if isinstance(error, kind)), None)
+        if found is not None:
+            raise kind(f"no runtime takes {model.name}: {'; '.join(refused)}") from found
+    raise errors[-1]
+
+
+def _auto_order(*, intel: bool) -> tuple[tuple[str, str], ...]:
+    """Return backends and the device each is asked for, in the order of preference."""
+    cpu = ("openvino", "onnxruntime") if intel else ("onnxruntime", "openvino")
+    return (("tensorrt", "gpu"), ("onnxruntime", "gpu"), (cpu[0], "cpu"), (cpu[1], "cpu"), ("ncnn", "cpu"))
+
+
+def _candidates(device: str) -> Iterable[tuple[str, str]]:
+    order = _auto_order(intel=_has_intel_processor())
+    if device.lower() == "auto":
+        return order
+    if device.lower() == "cpu":
+        return [(name, own) for name, own in order if own == "cpu"]
+    return [(name, device) for name in dict.fromkeys(name for name, _ in order)]
+
+
+def _has_intel_processor() -> bool:
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
+            return "GenuineIntel" in file.read(4096)
+    except OSError:
+        return "Intel" in platform.processor()
+
+
+def _ending(model: ModelFile) -> str:
+    """Return what kind of file a model is; what came out of an archive is ONNX."""
+    suffix = "" if isinstance(model.data, bytes) else model.data.suffix.lower()
+    return suffix if suffix in {".xml", ".param"} else ".onnx"
 
 
 def _load(name: str, model: ModelFile, config: BackendConfig) -> Backend:
-    backend: Backend = importlib.import_module(_ADAPTERS[name][0]).load(model, config)
+    module, _, endings = _ADAPTERS[name]
+    if _ending(model) not in endings:
+        others = [other for other, (_, _, theirs) in _ADAPTERS.items() if _ending(model) in theirs]
+        hint = "`rtmpose export model.onnx -o model.param` makes one" if ".param" in endings else "export it as ONNX"
+        raise ModelError(
+            f"{name} reads {' and '.join(endings)} files, and {model.name} is none; {hint}, or use it with "
+            f"backend={others[0]!r}."
+        )
+    backend: Backend = importlib.import_module(module).load(model, config)
     return backend

@@ -8,7 +8,7 @@ can fail) is each adapter's ``load`` function; running is the hot path and must 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
-__all__ = ["Arrays", "Backend", "BackendConfig", "BackendInfo", "TensorSpec"]
+__all__ = ["Arrays", "Backend", "BackendConfig", "BackendInfo", "TensorSpec", "run_in_sizes"]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -196,3 +196,34 @@ class Backend(ABC):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def run_in_sizes(feeds: Arrays, sizes: tuple[int, ...], run: Callable[[Arrays], Arrays]) -> Arrays:
+    """Return what a network answers to a batch when it can only be run in certain sizes.
+
+    A batch is padded with zeros up to the next size, and one beyond the largest is cut into parts.
+
+    Args:
+        feeds: Arrays (n, …).
+        sizes: The sizes, ascending.
+        run: Runs a batch of one of the sizes.
+    """
+    count = len(next(iter(feeds.values())))
+    parts = []
+    for first in range(0, count, sizes[-1]):
+        part = {name: array[first : first + sizes[-1]] for name, array in feeds.items()}
+        rows = min(count - first, sizes[-1])
+        size = next(size for size in sizes if size >= rows)
+        if size > rows:
+            part = {name: _padded(array, size) for name, array in part.items()}
+        answer = run(part)
+        parts.append(answer if size == rows else {name: value[:rows] for name, value in answer.items()})
+    if len(parts) == 1:
+        return parts[0]
+    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+
+def _padded(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:
+    padded = np.zeros((rows, *array.shape[1:]), array.dtype)
+    padded[: len(array)] = array
+    return padded

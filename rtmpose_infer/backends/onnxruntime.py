@@ -1,17 +1,38 @@
 """ONNX Runtime: CPU, CUDA, TensorRT, OpenVINO, DirectML, CoreML and XNNPACK execution providers.
 
-A provider that was asked for and did not come up is an error, because ONNX Runtime itself falls silently to the CPU
-(the field's first complaint). Which provider really runs is read back from the session.
+Decisions:
+
+- A provider that was asked for and did not come up is an error with its reason. Left alone, ONNX Runtime falls back to
+  the CPU, when it loads a model and again when a call fails, and says so on standard output; that is switched off.
+- Threads do not spin. Detector and pose network take turns, and the threads of one that spin after its call take the
+  cores from the other: a frame cost 2.4 times the processor time, and longer by the clock too.
+- The CPU's memory arena stays on. It grows to what the largest batch needs and stays there (measured over hundreds of
+  calls with changing batch sizes); without it, or shrunk after each call, memory settled little lower and calls cost
+  up to a fifth more. On CUDA it grows by what is asked for instead of by doubling, and batches come in prepared sizes,
+  since each new shape costs a search for algorithms.
+- The optimised graph is kept in the cache folder, which makes loading two to three times as fast.
+
+On hardware, only the CPU provider has been run. What is specific to CUDA (its options, graphs) follows the
+documentation; the path that graphs take, with bound inputs and outputs, runs on the CPU too and is tested there.
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import io
 import logging
+import platform
+import tempfile
+import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec
+from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec, run_in_sizes
+from rtmpose_infer.backends.engine_cache import EngineCache
+from rtmpose_infer.cache import sha256_of
 from rtmpose_infer.errors import BackendUnavailableError, DeviceUnavailableError, InputError, ModelError
 
 if TYPE_CHECKING:
@@ -24,18 +45,21 @@ __all__ = ["OnnxRuntimeBackend", "load"]
 _log = logging.getLogger("rtmpose_infer.backends.onnxruntime")
 
 _CPU = "CPUExecutionProvider"
+_CUDA = "CUDAExecutionProvider"
+_TENSORRT = "TensorrtExecutionProvider"
+_DIRECTML = "DmlExecutionProvider"
 _PROVIDERS = {
     "cpu": _CPU,
-    "cuda": "CUDAExecutionProvider",
-    "gpu": "CUDAExecutionProvider",
-    "tensorrt": "TensorrtExecutionProvider",
-    "trt": "TensorrtExecutionProvider",
+    "cuda": _CUDA,
+    "tensorrt": _TENSORRT,
+    "trt": _TENSORRT,
     "openvino": "OpenVINOExecutionProvider",
-    "dml": "DmlExecutionProvider",
-    "directml": "DmlExecutionProvider",
+    "directml": _DIRECTML,
+    "dml": _DIRECTML,
     "coreml": "CoreMLExecutionProvider",
     "xnnpack": "XnnpackExecutionProvider",
 }
+_GPUS = (_CUDA, _DIRECTML)  # what ``gpu`` means, by preference
 _DTYPES = {
     "tensor(float)": "float32",
     "tensor(float16)": "float16",
@@ -46,15 +70,26 @@ _DTYPES = {
     "tensor(int64)": "int64",
     "tensor(bool)": "bool",
 }
+_LEVELS = {
+    "disable": "ORT_DISABLE_ALL",
+    "basic": "ORT_ENABLE_BASIC",
+    "extended": "ORT_ENABLE_EXTENDED",
+    "all": "ORT_ENABLE_ALL",
+}
+_OPTIONS = {"provider_options", "session_config", "graph_optimization_level", "io_binding", "cuda_graphs", "cache"}
 
 
 def load(model: ModelFile, config: BackendConfig) -> OnnxRuntimeBackend:
     """Load a model into ONNX Runtime.
 
-    ``config.device``: ``auto`` and ``cpu``, ``cuda`` (alias ``gpu``; ``cuda:1`` for the second), ``tensorrt``,
+    ``config.device``: ``auto`` (a GPU where this build has a provider for one and it comes up, else the CPU), ``cpu``,
+    ``gpu`` (CUDA or DirectML, whichever the build has), ``cuda`` (``cuda:1`` for the second), ``tensorrt``,
     ``openvino``, ``directml``, ``coreml``, ``xnnpack``, or a provider's full name.
     ``config.options``: ``provider_options`` (mapping for the provider), ``session_config`` (mapping of session
-    configuration entries), ``graph_optimization_level`` (``"disable"``, ``"basic"``, ``"extended"``, ``"all"``).
+    configuration entries), ``graph_optimization_level`` (``"disable"``, ``"basic"``, ``"extended"``, ``"all"``),
+    ``io_binding`` (keep inputs and outputs in memory of the device; CPU and CUDA), ``cuda_graphs`` (replay each batch
+    size as one launch; CUDA, networks without NMS), ``cache`` (True: keep the optimised graph in the cache folder;
+    CPU).
 
     Raises:
         BackendUnavailableError: ONNX Runtime is not installed.
@@ -62,111 +97,305 @@ def load(model: ModelFile, config: BackendConfig) -> OnnxRuntimeBackend:
         ModelError: ONNX Runtime cannot load the model.
         InputError: An option or device is unknown.
     """
+    if unknown := set(config.options) - _OPTIONS:
+        raise InputError(f"unknown onnxruntime options {sorted(unknown)}; known are {sorted(_OPTIONS)}.")
     try:
         import onnxruntime as ort
     except ImportError as error:
         raise BackendUnavailableError(
             "ONNX Runtime is not installed: pip install 'rtmpose-infer[cpu]' (or [gpu] for CUDA)."
         ) from error
-    provider, index = _provider(config.device)
-    if provider not in ort.get_available_providers():
-        message = (
-            f"this build of ONNX Runtime has no {provider}; it has {', '.join(ort.get_available_providers())}. "
-            "For CUDA: pip uninstall onnxruntime, then pip install 'rtmpose-infer[gpu]'."
-        )
-        if not config.allow_fallback:
-            raise DeviceUnavailableError(message)
-        _log.warning("%s Going on with the CPU.", message)
+    ort.disable_telemetry_events()  # the Windows builds send some
+    provider, index = _provider(config.device, ort.get_available_providers())
+    try:
+        session = _Loader(ort, model, config, provider, index).session()
+    except DeviceUnavailableError as error:
+        if not config.allow_fallback and config.device.lower() != "auto":
+            raise
+        _log.warning("%s Going on with the CPU.", error)
         provider, index = _CPU, None
-    session = _session(ort, model, config, provider, index)
-    running = session.get_providers()
-    if provider not in running:
-        message = (
-            f"ONNX Runtime did not start {provider} (it fell to {', '.join(running)}); its libraries or driver are "
-            "missing or do not fit. `rtmpose doctor` says which."
-        )
-        if not config.allow_fallback:
-            raise DeviceUnavailableError(message)
-        _log.warning("%s", message)
-    return OnnxRuntimeBackend(session, version=ort.__version__, threads=config.threads, precision=model.spec.precision)
+        session = _Loader(ort, model, config, _CPU, None).session()
+    bound = bool(config.options.get("io_binding")) or bool(config.options.get("cuda_graphs"))
+    return OnnxRuntimeBackend(
+        ort,
+        session,
+        threads=config.threads,
+        precision=model.spec.precision,
+        batch_sizes=config.batch_sizes if bound or provider in {_CUDA, _TENSORRT} else None,
+        bound=bound,
+        device=("cuda" if provider == _CUDA else "cpu", index or 0),
+        cuda_graphs=bool(config.options.get("cuda_graphs")),
+    )
 
 
 class OnnxRuntimeBackend(Backend):
-    """A session of ONNX Runtime; its ``Run`` is safe from several threads."""
+    """A session of ONNX Runtime; its ``Run`` is safe from several threads, bound calls take turns.
 
-    def __init__(self, session: Any, *, version: str, threads: int | None, precision: str = "") -> None:
-        super().__init__(
-            [_tensor(t) for t in session.get_inputs()],
-            [_tensor(t) for t in session.get_outputs()],
-        )
+    Args:
+        ort: The module.
+        session: The loaded model.
+        threads: What was asked for.
+        precision: What the model's spec says.
+        batch_sizes: Sizes worth running, where the batch is dynamic.
+        bound: Keep inputs and outputs in memory of the device.
+        device: Kind and number of that device.
+        cuda_graphs: Replay each batch size as one launch.
+    """
+
+    def __init__(
+        self,
+        ort: ModuleType,
+        session: Any,
+        *,
+        threads: int | None,
+        precision: str = "",
+        batch_sizes: tuple[int, ...] | None = None,
+        bound: bool = False,
+        device: tuple[str, int] = ("cpu", 0),
+        cuda_graphs: bool = False,
+    ) -> None:
+        inputs = [_tensor(t) for t in session.get_inputs()]
+        outputs = [_tensor(t) for t in session.get_outputs()]
+        dynamic = bool(inputs) and inputs[0].shape[:1] == (None,)
+        super().__init__(inputs, outputs, batch_sizes=batch_sizes if dynamic else None)
+        self._ort = ort
         self._session = session
         self._output_names = [spec.name for spec in self.outputs]
+        self._bound = bound
+        self._device = device
+        self._cuda_graphs = cuda_graphs
+        self._bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
+        self._lock = threading.Lock()
+        providers = session.get_providers()
+        details = {"providers": ", ".join(providers)}
+        if bound:
+            details["inputs and outputs"] = "bound, CUDA graphs" if cuda_graphs else "bound"
         self._info = BackendInfo(
             runtime="onnxruntime",
-            version=version,
-            device=_device_name(session.get_providers()[0]),
+            version=ort.__version__,
+            device=_device_name(providers[0]),
             precision=precision,
             threads=threads,
-            details={"providers": ", ".join(session.get_providers())},
+            details=details,
         )
 
     def _run(self, feeds: Arrays) -> Arrays:
-        values = self._session.run(self._output_names, feeds)
-        return dict(zip(self._output_names, values, strict=True))
+        if not self._bound:
+            values = self._session.run(self._output_names, feeds)
+            return dict(zip(self._output_names, values, strict=True))
+        if self.batch_sizes is not None:
+            return run_in_sizes(feeds, self.batch_sizes, self._run_bound)
+        return self._run_bound(feeds)
+
+    def _run_bound(self, feeds: Arrays) -> Arrays:
+        session = self._session
+        key = tuple(array.shape for array in feeds.values())
+        with self._lock:
+            binding = self._bindings.get(key)
+            if binding is None:
+                number = len(self._bindings) + 1 if self._cuda_graphs else None
+                binding = _Binding(self._ort, session, feeds, self._output_names, self._device, graph=number)
+                self._bindings[key] = binding
+            return binding.run(feeds)
 
     def describe(self) -> BackendInfo:
         """Return the version and the provider that really runs."""
         return self._info
 
     def close(self) -> None:
-        """Free the session."""
+        """Free the session; calls that are under way finish."""
         super().close()
-        self._session = None
+        with self._lock:
+            self._bindings = {}
+            self._session = None
 
 
-def _session(ort: ModuleType, model: ModelFile, config: BackendConfig, provider: str, index: int | None) -> Any:
-    known = {"provider_options", "session_config", "graph_optimization_level"}
-    if unknown := set(config.options) - known:
-        raise InputError(f"unknown onnxruntime options {sorted(unknown)}; known are {sorted(known)}.")
-    options = ort.SessionOptions()
-    options.log_severity_level = 3
-    if config.threads is not None:
-        options.intra_op_num_threads = config.threads
-    level = config.options.get("graph_optimization_level", "all")
-    try:
-        options.graph_optimization_level = {
-            "disable": ort.GraphOptimizationLevel.ORT_DISABLE_ALL,
-            "basic": ort.GraphOptimizationLevel.ORT_ENABLE_BASIC,
-            "extended": ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED,
-            "all": ort.GraphOptimizationLevel.ORT_ENABLE_ALL,
-        }[level]
-    except KeyError:
-        raise InputError(f"graph_optimization_level must be disable, basic, extended or all, got {level!r}.") from None
-    # Detector and pose network take turns: threads that spin after one call would take the cores from the other.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    for key, value in config.options.get("session_config", {}).items():
-        options.add_session_config_entry(str(key), str(value))
-    provider_options = {str(k): str(v) for k, v in config.options.get("provider_options", {}).items()}
+class _Binding:
+    """Inputs and outputs of one shape that stay where they are, as a captured graph demands.
+
+    Args:
+        ort: The module.
+        session: The session.
+        feeds: Arrays of the shapes to bind.
+        output_names: The outputs, in the session's order.
+        device: Kind and number of the device.
+        graph: Number under which CUDA graphs of this shape are captured; None: none are.
+    """
+
+    def __init__(
+        self,
+        ort: ModuleType,
+        session: Any,
+        feeds: Arrays,
+        output_names: list[str],
+        device: tuple[str, int],
+        *,
+        graph: int | None,
+    ) -> None:
+        self._session = session
+        self._output_names = output_names
+        self._binding = session.io_binding()
+        self._inputs = {name: ort.OrtValue.ortvalue_from_numpy(array.copy(), *device) for name, array in feeds.items()}
+        for name, value in self._inputs.items():
+            self._binding.bind_ortvalue_input(name, value)
+        for name in output_names:
+            self._binding.bind_output(name, *device)
+        self._options = ort.RunOptions()
+        if graph is not None:
+            self._options.add_run_config_entry("gpu_graph_id", "-1")
+            session.run_with_iobinding(self._binding, self._options)  # finds the outputs' shapes; captures nothing
+            for name, value in zip(output_names, self._binding.get_outputs(), strict=True):
+                self._binding.bind_ortvalue_output(name, value)
+            self._options.add_run_config_entry("gpu_graph_id", str(graph))
+
+    def run(self, feeds: Arrays) -> Arrays:
+        for name, array in feeds.items():
+            self._inputs[name].update_inplace(array)
+        self._session.run_with_iobinding(self._binding, self._options)
+        values = self._binding.copy_outputs_to_cpu()
+        return {name: np.array(value) for name, value in zip(self._output_names, values, strict=True)}
+
+
+class _Loader:
+    """Makes the session of one provider."""
+
+    def __init__(
+        self, ort: ModuleType, model: ModelFile, config: BackendConfig, provider: str, index: int | None
+    ) -> None:
+        self._ort = ort
+        self._model = model
+        self._config = config
+        self._provider = provider
+        self._provider_options = _provider_options(config, provider, index)
+
+    def session(self) -> Any:
+        level = self._config.options.get("graph_optimization_level", "all")
+        if level not in _LEVELS:
+            raise InputError(f"graph_optimization_level must be {', '.join(_LEVELS)}, got {level!r}.")
+        if self._provider not in self._ort.get_available_providers():
+            raise DeviceUnavailableError(
+                f"this build of ONNX Runtime has no {self._provider}; it has "
+                f"{', '.join(self._ort.get_available_providers())}. For CUDA: pip uninstall onnxruntime, then "
+                "pip install 'rtmpose-infer[gpu]'."
+            )
+        if self._provider in {_CUDA, _TENSORRT}:
+            _preload(self._ort)
+        if self._provider == _CPU and level != "disable" and self._config.options.get("cache", True):
+            return self._cached(level)
+        data = self._model.data
+        return self._made(data if isinstance(data, bytes) else str(data), level)
+
+    def _cached(self, level: str) -> Any:
+        """Return the session of the optimised graph in the cache, or put it there."""
+        data = self._model.data
+        cache = EngineCache("onnxruntime", self._config.cache_dir)
+        key = {
+            "model": hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_of(data),
+            "onnxruntime": f"{self._ort.__version__} {self._ort.get_build_info()}",
+            "processor": _processor(),
+            "level": level,
+            "session_config": {str(k): str(v) for k, v in self._config.options.get("session_config", {}).items()},
+        }
+        optimised = cache.load(key, kind="onnx")
+        if optimised is not None:
+            try:
+                return self._made(optimised, "disable")
+            except ModelError as error:
+                _log.warning("an optimised graph in the cache is refused; it is made again: %s", error)
+        with tempfile.TemporaryDirectory(prefix="rtmpose-onnx-") as folder:
+            target = Path(folder) / "optimised.onnx"
+            session = self._made(data if isinstance(data, bytes) else str(data), level, optimised=target)
+            # Weights beyond 2 GB, or files beside the model, make no single file.
+            if target.is_file() and len(list(Path(folder).iterdir())) == 1:
+                cache.store(key, target.read_bytes(), kind="onnx")
+        return session
+
+    def _made(self, data: bytes | str, level: str, *, optimised: Path | None = None) -> Any:
+        ort = self._ort
+        options = ort.SessionOptions()
+        options.log_severity_level = 3
+        if self._config.threads is not None:
+            options.intra_op_num_threads = self._config.threads
+        options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
+        if optimised is not None:
+            options.optimized_model_filepath = str(optimised)
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in self._config.options.get("session_config", {}).items():
+            options.add_session_config_entry(str(key), str(value))
+        providers: list[Any] = [(self._provider, self._provider_options)]
+        if self._provider != _CPU:
+            providers.append(_CPU)  # for the operators the provider does not have
+        try:
+            session = ort.InferenceSession(data, options, providers=providers, enable_fallback=0)
+        except Exception as error:
+            if self._provider != _CPU and _is_the_device(error):
+                raise DeviceUnavailableError(f"ONNX Runtime did not start {self._provider}: {error}.") from error
+            raise ModelError(f"ONNX Runtime cannot load {self._model.name}: {error}") from error
+        session.disable_fallback()
+        if self._provider not in session.get_providers():
+            raise DeviceUnavailableError(
+                f"ONNX Runtime did not start {self._provider} (it took {', '.join(session.get_providers())}); its "
+                "libraries or driver are missing or do not fit. `rtmpose doctor` says which."
+            )
+        return session
+
+
+def _provider_options(config: BackendConfig, provider: str, index: int | None) -> dict[str, str]:
+    graphs, bound = bool(config.options.get("cuda_graphs")), bool(config.options.get("io_binding"))
+    if graphs and provider != _CUDA:
+        raise InputError(f"cuda_graphs is for device='cuda', not for {_device_name(provider)}.")
+    if bound and provider not in {_CPU, _CUDA}:
+        raise InputError(f"io_binding is for device='cpu' or 'cuda', not for {_device_name(provider)}.")
+    options: dict[str, str] = {}
+    if provider == _CUDA:
+        options = {"arena_extend_strategy": "kSameAsRequested", "cudnn_conv_algo_search": "HEURISTIC"}
+        if graphs:
+            options["enable_cuda_graph"] = "1"
     if index is not None:
-        provider_options["device_id"] = str(index)
-    providers: list[Any] = [(provider, provider_options)]
-    if provider != _CPU:
-        providers.append(_CPU)  # for the operators the provider does not have
+        options["device_id"] = str(index)
+    return options | {str(k): str(v) for k, v in config.options.get("provider_options", {}).items()}
+
+
+def _is_the_device(error: Exception) -> bool:
+    """Say whether an error of loading is about the provider, and not about the model."""
+    return type(error).__name__ not in {"InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NotImplemented", "NoModel"}
+
+
+def _preload(ort: ModuleType) -> None:
+    """Load CUDA and cuDNN from their wheels, where they are installed as such; it prints what it does not find."""
+    if not hasattr(ort, "preload_dlls"):  # before 1.21
+        return
+    said = io.StringIO()
     try:
-        data = model.data if isinstance(model.data, bytes) else str(model.data)
-        return ort.InferenceSession(data, options, providers=providers)
-    except Exception as error:
-        raise ModelError(f"ONNX Runtime cannot load {model.name}: {error}") from error
+        with contextlib.redirect_stdout(said):
+            ort.preload_dlls()
+    except Exception as error:  # noqa: BLE001  # the provider may come up without; if not, it says why
+        _log.debug("CUDA libraries were not preloaded: %s", error)
+    if said.getvalue():
+        _log.debug("%s", said.getvalue().strip())
 
 
-def _provider(device: str) -> tuple[str, int | None]:
+def _processor() -> str:
+    """Return what tells processors apart for which a graph may be optimised differently."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        flags = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        flags = platform.processor()
+    return f"{platform.system()} {platform.machine()} {hashlib.sha256(flags.encode()).hexdigest()}"
+
+
+def _provider(device: str, available: list[str]) -> tuple[str, int | None]:
     name, _, index = device.partition(":")
-    name = "cpu" if name.lower() == "auto" else name
-    provider = _PROVIDERS.get(name.lower(), name)
+    if name.lower() in {"auto", "gpu"}:
+        found = next((gpu for gpu in _GPUS if gpu in available), None)
+        provider = found or (_CPU if name.lower() == "auto" else _CUDA)
+    else:
+        provider = _PROVIDERS.get(name.lower(), name)
     if not provider.endswith("ExecutionProvider"):
-        raise InputError(f"unknown device {device!r} of onnxruntime; known are {', '.join(sorted(_PROVIDERS))}.")
-    if index and not index.isdigit():
-        raise InputError(f"device {device!r}: expected a number after the colon, such as cuda:1.")
+        raise InputError(f"unknown device {device!r} of onnxruntime; known are gpu, {', '.join(sorted(_PROVIDERS))}.")
+    if (index and not index.isdigit()) or (index and provider == _CPU):
+        raise InputError(f"device {device!r}: expected a GPU and a number after the colon, such as cuda:1.")
     return provider, int(index) if index else None
 
 

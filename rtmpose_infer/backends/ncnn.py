@@ -1,0 +1,289 @@
+"""ncnn: the runtime for phones, here on CPUs and Vulkan GPUs, from the same two files that go into an app.
+
+ncnn has no uint8 pictures, no batch, no arg-max and no NMS, so it runs networks in their raw form, one picture at a
+time: RTMDet's maps are decoded by the detector and SimCC vectors by the estimator, in numpy. The command
+``rtmpose export model.onnx -o model.param`` makes the files: ``.param`` (the graph, text), ``.bin`` (the weights, in
+FP16) and ``.json`` (the model's spec).
+
+Decisions:
+
+- Weights are read in FP16 and everything is computed in float32 unless asked otherwise, so that results are those of
+  the other runtimes.
+- ncnn's OpenMP is told to sleep while it waits. Left alone its threads spin, and on a machine that does anything else
+  besides, a call takes twenty times as long (measured, two threads on two busy cores).
+- ncnn's parser trusts its files, so the graph is checked here first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import os
+import re
+import sys
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec
+from rtmpose_infer.errors import BackendUnavailableError, DeviceUnavailableError, InferenceError, InputError, ModelError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from rtmpose_infer.model_spec import ModelFile, ModelSpec
+
+__all__ = ["NcnnBackend", "check_param", "import_ncnn", "load"]
+
+_log = logging.getLogger("rtmpose_infer.backends.ncnn")
+
+_MAGIC = "7767517"
+_LARGEST_PARAM = 16 * 2**20
+_MOST_LAYERS = 100_000
+_OPTIONS = {"precision"}
+_PRECISIONS = ("fp32", "fp16")
+_WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_SOFTWARE_DEVICE = 3  # ncnn's types: discrete, integrated, virtual, CPU
+_import_lock = threading.Lock()
+
+
+def load(model: ModelFile, config: BackendConfig) -> NcnnBackend:
+    """Load a ``.param`` file, with the ``.bin`` of the same name beside it, into ncnn.
+
+    ``config.device``: ``auto`` and ``cpu``; ``gpu`` (the first Vulkan GPU; ``gpu:1`` for the second); ``vulkan:0`` (a
+    Vulkan device by its number, software renderers included).
+    ``config.options``: ``precision`` (``"fp32"``; ``"fp16"`` also keeps activations in FP16 and computes in it where
+    the device can, as phones do).
+
+    Raises:
+        BackendUnavailableError: ncnn is not installed.
+        DeviceUnavailableError: There is no such Vulkan device.
+        ModelError: The files are missing, broken, or not as their spec says.
+        InputError: An option or device is unknown.
+    """
+    if unknown := set(config.options) - _OPTIONS:
+        raise InputError(f"unknown ncnn options {sorted(unknown)}; known are {sorted(_OPTIONS)}.")
+    precision = str(config.options.get("precision", "fp32")).lower()
+    if precision not in _PRECISIONS:
+        raise InputError(f"precision must be {' or '.join(_PRECISIONS)}, got {precision!r}.")
+    kind, number = _parsed_device(config.device)
+    ncnn = import_ncnn()
+    vulkan = None
+    if kind != "cpu":
+        try:
+            vulkan = _vulkan_device(ncnn, kind, number)
+        except DeviceUnavailableError as error:
+            if not config.allow_fallback:
+                raise
+            _log.warning("%s Going on with the CPU.", error)
+    return NcnnBackend(ncnn, model, threads=config.threads, precision=precision, vulkan_device=vulkan)
+
+
+class NcnnBackend(Backend):
+    """A network in ncnn. Each call has an extractor of its own, so ``run`` may be called from several threads.
+
+    Args:
+        ncnn: The module.
+        model: Its ``data`` is the path of the ``.param`` file.
+        threads: Threads of one call; None: ncnn's default, the number of fast cores.
+        precision: ``"fp32"`` or ``"fp16"``.
+        vulkan_device: Number of the Vulkan device; None: the CPU.
+    """
+
+    def __init__(
+        self,
+        ncnn: ModuleType,
+        model: ModelFile,
+        *,
+        threads: int | None = None,
+        precision: str = "fp32",
+        vulkan_device: int | None = None,
+    ) -> None:
+        self._ncnn = ncnn
+        self._net = ncnn.Net()
+        options = self._net.opt
+        if threads is not None:
+            options.num_threads = threads
+        half = precision == "fp16"
+        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = half
+        options.openmp_blocktime = 0
+        if vulkan_device is not None:
+            options.use_vulkan_compute = True
+            self._net.set_vulkan_device(vulkan_device)
+        _load_files(ncnn, self._net, model)
+        source, self._blobs = _ends(self._net, model.name)
+        self._source = source
+        width, height = model.spec.input_size_wh
+        shape = (1, 3, height, width)
+        # ncnn tells no shapes, so one call on a black picture does; it also shows that the network runs at all.
+        try:
+            probed = self._extract(self._net, np.zeros(shape[1:], np.float32))
+        except InferenceError as error:
+            raise ModelError(f"ncnn cannot run {model.name} on a {width}×{height} picture: {error}") from error
+        names = _output_names(model.spec, self._blobs, model.name)
+        super().__init__(
+            [TensorSpec(source, shape, np.dtype(np.float32))],
+            [
+                TensorSpec(name, (1, *array.shape), np.dtype(np.float32))
+                for name, array in zip(names, probed, strict=True)
+            ],
+        )
+        device = "cpu"
+        details = {}
+        if vulkan_device is not None:
+            device = f"vulkan:{vulkan_device}"
+            details["name"] = str(ncnn.get_gpu_info(vulkan_device).device_name())
+        self._info = BackendInfo(
+            runtime="ncnn",
+            version=str(ncnn.__version__),
+            device=device,
+            precision=precision,
+            threads=int(options.num_threads),
+            details=details,
+        )
+
+    def _run(self, feeds: Arrays) -> Arrays:
+        net = self._net
+        if net is None:
+            raise InferenceError("the network is closed.")
+        answers = self._extract(net, feeds[self._source][0])
+        return {spec.name: answer[None] for spec, answer in zip(self.outputs, answers, strict=True)}
+
+    def _extract(self, net: Any, picture: Any) -> list[Any]:
+        extractor = net.create_extractor()
+        code = extractor.input(self._source, self._ncnn.Mat(picture))
+        if code != 0:
+            raise InferenceError(f"ncnn refused the input {self._source!r} (code {code}).")
+        answers = []
+        for blob in self._blobs:
+            code, mat = extractor.extract(blob)
+            if code != 0 or mat.empty():
+                raise InferenceError(f"ncnn did not compute {blob!r} (code {code}).")
+            answers.append(np.array(mat, np.float32))  # the Mat's memory belongs to the network
+        return answers
+
+    def describe(self) -> BackendInfo:
+        """Return the version, the device and the precision."""
+        return self._info
+
+    def close(self) -> None:
+        """Free the network; calls that are under way finish."""
+        super().close()
+        self._net = None
+
+
+def check_param(text: str, name: str) -> list[str]:
+    """Return the types of the layers of a ``.param`` file after checking that its graph hangs together.
+
+    Args:
+        text: Content of the file.
+        name: How messages call it.
+
+    Raises:
+        ModelError: It is no such file, is cut off, or has a layer that reads what nothing makes.
+    """
+    lines = [line.split() for line in text.splitlines() if line.strip()]
+    if len(lines) < 3 or lines[0] != [_MAGIC]:
+        raise ModelError(f"{name} is no ncnn .param file: it does not begin with {_MAGIC}. Export it again.")
+    made: set[str] = set()
+    try:
+        layers, blobs = (int(number) for number in lines[1])
+        counts = [(int(fields[2]), int(fields[3])) for fields in lines[2:]]
+    except (IndexError, ValueError) as error:
+        raise ModelError(f"{name} is not a .param file as ncnn writes them: {error}. Export it again.") from error
+    if layers != len(counts) or not 0 < layers <= _MOST_LAYERS:
+        raise ModelError(f"{name} is cut off: it announces {layers} layers and has {len(counts)}. Export it again.")
+    for fields, (sources, results) in zip(lines[2:], counts, strict=True):
+        if sources < 0 or results < 0 or len(fields) < 4 + sources + results:
+            raise ModelError(f"{name}: layer {fields[1]!r} has not the inputs and outputs it announces.")
+        if unmade := [blob for blob in fields[4 : 4 + sources] if blob not in made]:
+            raise ModelError(f"{name}: layer {fields[1]!r} reads {unmade[0]!r}, which no layer before it makes.")
+        made.update(fields[4 + sources : 4 + sources + results])
+    if len(made) != blobs:
+        raise ModelError(f"{name} announces {blobs} tensors and has {len(made)}. Export it again.")
+    return [fields[0] for fields in lines[2:]]
+
+
+def _load_files(ncnn: ModuleType, net: Any, model: ModelFile) -> None:
+    assert isinstance(model.data, Path)  # noqa: S101  # an archive holds ONNX
+    weights = model.data.with_suffix(".bin")
+    if model.spec.input_format != "nchw_float32":
+        raise ModelError(f"{model.name}: ncnn takes float planes, and the spec beside it says uint8. Export it again.")
+    try:
+        if model.data.stat().st_size > _LARGEST_PARAM:
+            raise ModelError(f"{model.name} is too large for a graph in text. Export it again.")
+        text = model.data.read_text(encoding="utf-8")
+        empty = weights.stat().st_size == 0
+    except (OSError, UnicodeDecodeError) as error:
+        raise ModelError(f"cannot read {model.name} and {weights.name} beside it: {error}.") from error
+    types = check_param(text, model.name)
+    if unknown := sorted({kind for kind in types if ncnn.layer_to_index(kind) < 0}):
+        raise ModelError(f"{model.name} has layers this ncnn does not know: {', '.join(unknown)}. Update ncnn.")
+    if empty or net.load_param(str(model.data)) != 0 or net.load_model(str(weights)) != 0:
+        raise ModelError(f"ncnn cannot load {model.name}: {weights.name} does not hold its weights. Export it again.")
+
+
+def _ends(net: Any, name: str) -> tuple[str, tuple[str, ...]]:
+    """Return the one input and the outputs, in the order in which the converter numbered them."""
+    inputs, outputs = list(net.input_names()), list(net.output_names())
+    if len(inputs) != 1 or not outputs:
+        raise ModelError(f"{name}: expected one input and at least one output, got {inputs} and {outputs}.")
+    return inputs[0], tuple(sorted(outputs, key=_natural))
+
+
+def _natural(name: str) -> list[tuple[int, int | str]]:
+    return [(0, int(part)) if part.isdigit() else (1, part) for part in re.findall(r"\d+|\D+", name)]
+
+
+def _output_names(spec: ModelSpec, blobs: tuple[str, ...], name: str) -> tuple[str, ...]:
+    if spec.head != "simcc":
+        return blobs
+    if len(blobs) != 2:
+        raise ModelError(f"{name}: expected the two SimCC vectors, got {', '.join(blobs)}. Export it again.")
+    return ("simcc_x", "simcc_y")
+
+
+def import_ncnn() -> ModuleType:
+    """Return the module, with its OpenMP told to sleep while it waits unless the environment says otherwise.
+
+    Raises:
+        BackendUnavailableError: ncnn is not installed.
+    """
+    loaded = sys.modules.get("ncnn")
+    if loaded is not None:
+        return loaded
+    with _import_lock:
+        decided = any(name in os.environ for name in _WAITING)
+        if not decided:
+            os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read once, when the library is loaded
+        try:
+            return importlib.import_module("ncnn")
+        except ImportError as error:
+            raise BackendUnavailableError("ncnn is not installed: pip install 'rtmpose-infer[ncnn]'.") from error
+        finally:
+            if not decided:
+                del os.environ["OMP_WAIT_POLICY"]
+
+
+def _parsed_device(device: str) -> tuple[str, int]:
+    kind, colon, number = device.lower().partition(":")
+    if kind == "auto" and not colon:
+        kind = "cpu"
+    if kind not in {"cpu", "gpu", "vulkan"} or (colon and not number.isdigit()) or (kind == "cpu" and colon):
+        raise InputError(f"unknown device {device!r} of ncnn; known are cpu, gpu, gpu:1, vulkan:0.")
+    return kind, int(number or 0)
+
+
+def _vulkan_device(ncnn: ModuleType, kind: str, number: int) -> int:
+    """Return the number by which ncnn knows the device."""
+    count = ncnn.get_gpu_count() if hasattr(ncnn, "get_gpu_count") else 0
+    infos = [ncnn.get_gpu_info(i) for i in range(count)]
+    fitting = [i for i, info in enumerate(infos) if kind == "vulkan" or info.type() != _SOFTWARE_DEVICE]
+    if number < len(fitting):
+        return fitting[number]
+    seen = ", ".join(str(info.device_name()) for info in infos) or "none"
+    raise DeviceUnavailableError(
+        f"ncnn has no {kind}:{number} here (Vulkan devices: {seen}). Install the GPU's Vulkan driver."
+    )

@@ -1,0 +1,500 @@
+"""OpenVINO: CPU, GPU, NPU and the AUTO, MULTI and HETERO plug-ins, from ONNX files or OpenVINO's own IR.
+
+Decisions:
+
+- Float32 arithmetic, asked for by hint, wherever the device knows the hint. Left alone, a GPU computes in FP16, and a
+  CPU that has the instructions in BF16 or FP16; the gated attention of RTMPose overflows in the one and coarsens in the
+  other.
+- On a CPU one dynamic network serves every batch size: measured on networks of this family it is as fast as one
+  compiled for the size. GPUs run dynamic shapes badly and NPUs not at all, so there one network is compiled for each
+  of ``BackendConfig.batch_sizes``.
+- The cache holds what OpenVINO exports, under our own key, and not OpenVINO's ``CACHE_DIR``: that one must read and
+  hash the whole graph before it knows whether it has it, and saves half of the time where this saves three quarters.
+  The plug-ins that cannot export get ``CACHE_DIR``.
+- ``import openvino`` reports each import to its maker, by default. It is imported here as if the package that does so
+  were absent, which OpenVINO provides for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import io
+import logging
+import queue
+import re
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec, run_in_sizes
+from rtmpose_infer.backends.engine_cache import EngineCache
+from rtmpose_infer.cache import sha256_of
+from rtmpose_infer.errors import BackendUnavailableError, DeviceUnavailableError, InputError, ModelError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from rtmpose_infer.model_spec import ModelFile
+
+__all__ = ["OpenVinoBackend", "import_openvino", "load"]
+
+_log = logging.getLogger("rtmpose_infer.backends.openvino")
+
+_DEVICE = re.compile(r"(CPU|GPU|NPU)(?:[.:](\d+))?")
+_VIRTUAL = ("AUTO", "MULTI", "HETERO")
+_STATIC = ("GPU", "NPU")  # devices that want one compiled network per shape
+_OPTIONS = {"performance_hint", "streams", "precision", "properties", "cache"}
+_HINTS = ("latency", "throughput")
+_PRECISIONS = ("f32", "f16", "bf16", "device")
+_TELEMETRY = "openvino_telemetry"
+_import_lock = threading.Lock()
+
+
+def load(model: ModelFile, config: BackendConfig) -> OpenVinoBackend:
+    """Load a model into OpenVINO.
+
+    ``config.device``: ``auto`` and ``cpu``; ``gpu``, ``npu`` (``gpu.1`` for the second); or a plug-in over several
+    devices, ``auto:gpu,cpu``, ``multi:gpu,cpu``, ``hetero:gpu,cpu``.
+    ``config.threads``: Threads of the CPU.
+    ``config.options``: ``performance_hint`` (``"latency"``; ``"throughput"`` runs several requests at once, and splits
+    a batch between them), ``streams`` (how many at once; the hint decides by default), ``precision`` (``"f32"``;
+    ``"f16"``, ``"bf16"``, or ``"device"`` for whatever the device likes best), ``properties`` (mapping of OpenVINO's
+    own properties), ``cache`` (True: keep the compiled network in the cache folder).
+
+    Raises:
+        BackendUnavailableError: OpenVINO is not installed.
+        DeviceUnavailableError: There is no such device here.
+        ModelError: OpenVINO cannot read or compile the model.
+        InputError: An option or device is unknown.
+    """
+    settings = _Settings.read(config)
+    ov = import_openvino()
+    core = _core()
+    missing = _missing(core, settings.devices)
+    if missing:
+        message = f"OpenVINO has no {missing[0]} here (it has {', '.join(core.available_devices)}): "
+        message += f"{_reason(core, missing[0])}."
+        if not config.allow_fallback:
+            raise DeviceUnavailableError(message)
+        _log.warning("%s Going on with the CPU.", message)
+        settings = _Settings.read(config, device="cpu")
+    networks = _Networks(core, model, settings, config)
+    return OpenVinoBackend(networks.compiled(), version=_version(ov), restored=networks.restored)
+
+
+class OpenVinoBackend(Backend):
+    """A network compiled by OpenVINO; infer requests are pooled, so that ``run`` may be called from several threads.
+
+    Args:
+        compiled: Compiled networks by batch size; the only one has key None where it takes every batch size or has a
+            fixed one.
+        version: Version of OpenVINO.
+        restored: Whether they came out of the cache.
+    """
+
+    def __init__(self, compiled: Mapping[int | None, Any], *, version: str, restored: bool = False) -> None:
+        sizes = tuple(sorted(size for size in compiled if size is not None))
+        first = compiled[sizes[0] if sizes else None]
+        super().__init__(
+            [_tensor(port, i, any_batch=bool(sizes)) for i, port in enumerate(first.inputs)],
+            [_tensor(port, i, any_batch=bool(sizes)) for i, port in enumerate(first.outputs)],
+            batch_sizes=sizes or None,
+        )
+        self._pools = {size: _RequestPool(network) for size, network in compiled.items()}
+        # A batch can be split between requests where its rows come back as rows of the same size.
+        self._splittable = not sizes and all(
+            spec.shape and spec.shape[0] is None and None not in spec.shape[1:]
+            for spec in (*self.inputs, *self.outputs)
+        )
+        pool = next(iter(self._pools.values()))
+        hint = _property(first, "PERFORMANCE_HINT")
+        details = {
+            "name": _device_names(first),
+            "hint": getattr(hint, "name", str(hint or "")).lower(),
+            "requests": str(pool.limit),
+            "compiled": "from the cache" if restored else "now",
+        }
+        self._info = BackendInfo(
+            runtime="openvino",
+            version=version,
+            device=", ".join(_property(first, "EXECUTION_DEVICES") or ()),
+            precision=_precision(first),
+            threads=_property(first, "INFERENCE_NUM_THREADS"),
+            details={name: value for name, value in details.items() if value},
+        )
+
+    def _run(self, feeds: Arrays) -> Arrays:
+        if self.batch_sizes is not None:
+            return run_in_sizes(feeds, self.batch_sizes, self._run_prepared)
+        pool = self._pools[None]
+        if self._splittable and pool.limit > 1 and len(next(iter(feeds.values()))) > 1:
+            return self._run_split(pool, feeds)
+        return self._run_whole(pool, feeds)
+
+    def _run_prepared(self, feeds: Arrays) -> Arrays:
+        return self._run_whole(self._pools[len(next(iter(feeds.values())))], feeds)
+
+    def _run_whole(self, pool: _RequestPool, feeds: Arrays) -> Arrays:
+        request = pool.take()
+        try:
+            values = request.infer(self._numbered(feeds), share_inputs=True)
+            return {spec.name: values[i] for i, spec in enumerate(self.outputs)}
+        finally:
+            pool.give(request)
+
+    def _run_split(self, pool: _RequestPool, feeds: Arrays) -> Arrays:
+        """Run the parts of a batch in several requests at once."""
+        requests = pool.take_several(min(pool.limit, len(next(iter(feeds.values())))))
+        try:
+            parts = {name: np.array_split(array, len(requests)) for name, array in feeds.items()}
+            for i, request in enumerate(requests):
+                part = {name: arrays[i] for name, arrays in parts.items()}
+                request.start_async(self._numbered(part), share_inputs=True)
+            for request in requests:
+                request.wait()
+            return {
+                spec.name: np.concatenate([request.get_output_tensor(i).data for request in requests])
+                for i, spec in enumerate(self.outputs)
+            }
+        finally:
+            for request in requests:
+                with suppress(RuntimeError):  # after one has failed, the others may still be at work
+                    request.wait()
+                pool.give(request)
+
+    def _numbered(self, feeds: Arrays) -> dict[int, Any]:
+        return {i: feeds[spec.name] for i, spec in enumerate(self.inputs)}
+
+    def describe(self) -> BackendInfo:
+        """Return the version, the device that really runs and what it computes in."""
+        return self._info
+
+    def close(self) -> None:
+        """Free the network; calls that are under way finish."""
+        super().close()
+        self._pools = {}
+
+
+class _RequestPool:
+    """As many infer requests as the device works on at once, made when they are first needed."""
+
+    def __init__(self, compiled: Any) -> None:
+        self.limit = max(int(_property(compiled, "OPTIMAL_NUMBER_OF_INFER_REQUESTS") or 1), 1)
+        self._compiled = compiled
+        self._free: queue.LifoQueue[Any] = queue.LifoQueue()
+        self._made = 0
+        self._lock = threading.Lock()
+
+    def take(self) -> Any:
+        """Return a request that nobody else uses, when there is one."""
+        request = self._take_free()
+        return self._free.get() if request is None else request
+
+    def take_several(self, count: int) -> list[Any]:
+        """Return at least one request, and up to ``count`` where that needs no waiting."""
+        requests = [self.take()]
+        while len(requests) < count and (request := self._take_free()) is not None:
+            requests.append(request)
+        return requests
+
+    def give(self, request: Any) -> None:
+        """Take a request back."""
+        self._free.put(request)
+
+    def _take_free(self) -> Any:
+        try:
+            return self._free.get_nowait()
+        except queue.Empty:
+            with self._lock:
+                if self._made == self.limit:
+                    return None
+                self._made += 1
+            return self._compiled.create_infer_request()
+
+
+@dataclass(frozen=True)
+class _Settings:
+    """What was asked for, in OpenVINO's words.
+
+    Attributes:
+        target: Device string for ``compile_model``.
+        devices: The hardware in it.
+        properties: Properties for ``compile_model``.
+        cache: Whether compiled networks are kept.
+    """
+
+    target: str
+    devices: tuple[str, ...]
+    properties: Mapping[str, Any]
+    cache: bool
+
+    @classmethod
+    def read(cls, config: BackendConfig, *, device: str | None = None) -> _Settings:
+        options = config.options
+        if unknown := set(options) - _OPTIONS:
+            raise InputError(f"unknown openvino options {sorted(unknown)}; known are {sorted(_OPTIONS)}.")
+        hint = str(options.get("performance_hint", "latency")).lower()
+        precision = str(options.get("precision", "f32")).lower()
+        for name, value, known in (("performance_hint", hint, _HINTS), ("precision", precision, _PRECISIONS)):
+            if value not in known:
+                raise InputError(f"{name} must be {', '.join(known)}, got {value!r}.")
+        streams = options.get("streams")
+        if streams is not None and (not isinstance(streams, int) or streams < 1):
+            raise InputError(f"streams must be a whole number from 1, got {streams!r}.")
+        plugin, devices = _parsed_device(config.device if device is None else device)
+        by_device: dict[str, dict[str, Any]] = {}
+        for name in devices:
+            kind = name.split(".")[0]
+            own: dict[str, Any] = {}
+            if kind == "CPU" and config.threads is not None:
+                own["INFERENCE_NUM_THREADS"] = config.threads
+            if kind != "NPU" and precision != "device":
+                own["INFERENCE_PRECISION_HINT"] = precision
+            if kind != "NPU" and streams is not None:
+                own["NUM_STREAMS"] = streams
+            by_device[name] = own
+        properties: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper()}
+        properties |= {"DEVICE_PROPERTIES": by_device} if plugin else by_device[devices[0]]
+        properties |= {str(k): v for k, v in options.get("properties", {}).items()}
+        target = f"{plugin}:{','.join(devices)}" if plugin else devices[0]
+        return cls(target, devices, properties, bool(options.get("cache", True)))
+
+    @property
+    def static(self) -> bool:
+        """Whether a device among them wants one network per shape."""
+        return any(name.startswith(_STATIC) for name in self.devices)
+
+
+class _Networks:
+    """Compiles a model, or finds what an earlier run compiled.
+
+    Attributes:
+        restored: Whether all came out of the cache.
+    """
+
+    def __init__(self, core: Any, model: ModelFile, settings: _Settings, config: BackendConfig) -> None:
+        self._core = core
+        self._model = model
+        self._settings = settings
+        self._config = config
+        self.restored = False
+
+    def compiled(self) -> dict[int | None, Any]:
+        batches: tuple[int | None, ...] = (None,)
+        if self._settings.static and self._any_batch():
+            batches = self._config.batch_sizes
+        try:
+            return {batch: self._one(batch) for batch in batches}
+        except RuntimeError as error:
+            words = _words(error)
+            raise ModelError(
+                f"OpenVINO cannot compile {self._model.name} for {self._settings.target}: {words}."
+            ) from error
+
+    def _one(self, batch: int | None) -> Any:
+        properties = dict(self._settings.properties)
+        cache = None
+        if self._settings.cache:
+            cache = EngineCache("openvino", self._config.cache_dir)
+            if not _can_export(self._core, self._settings.target):
+                properties["CACHE_DIR"] = str(cache.folder)
+                cache = None
+        if cache is None:
+            return self._core.compile_model(self._network(batch), self._settings.target, properties)
+        key = self._key(batch)
+        blob = cache.load(key, kind="blob")
+        if blob is not None:
+            try:
+                network = self._core.import_model(blob, self._settings.target, properties)
+            except RuntimeError as error:
+                _log.warning("a compiled network in the cache is refused (%s); it is built again", _words(error))
+            else:
+                self.restored = True
+                return network
+        network = self._core.compile_model(self._network(batch), self._settings.target, properties)
+        exported = io.BytesIO()
+        network.export_model(exported)
+        cache.store(key, exported.getvalue(), kind="blob")
+        return network
+
+    def _network(self, batch: int | None) -> Any:
+        """Return OpenVINO's picture of the graph, with the input shape as far as it is known."""
+        data = self._model.data
+        if isinstance(data, bytes):
+            network = self._core.read_model(model=data, weights=b"")
+        else:
+            network = self._core.read_model(str(data))
+        shape = network.inputs[0].partial_shape
+        if len(network.inputs) > 1 or shape.rank.is_dynamic or len(shape) != 4:
+            return network
+        width, height = self._model.spec.input_size_wh
+        first = 1 if self._model.spec.input_format == "nhwc_uint8" else 2
+        wanted = [shape[i] for i in range(4)]
+        for axis, size in ((first, height), (first + 1, width)):
+            if shape[axis].is_dynamic:
+                wanted[axis] = size
+        if batch is not None:
+            wanted[0] = batch
+        if any(shape[i] != wanted[i] for i in range(4)):
+            network.reshape(wanted)
+        return network
+
+    def _any_batch(self) -> bool:
+        header = self._model.header
+        if header is not None:
+            return len(header.inputs) == 1 and bool(header.inputs[0].shape) and header.inputs[0].shape[0] is None
+        shape = self._network(None).inputs[0].partial_shape
+        return bool(shape.rank.is_static and len(shape) and shape[0].is_dynamic)
+
+    def _key(self, batch: int | None) -> dict[str, Any]:
+        core, target = self._core, self._settings.target
+        return {
+            "model": _model_hash(self._model.data),
+            "openvino": import_openvino().get_version(),
+            "device": target,
+            "name": str(core.get_property(target, "FULL_DEVICE_NAME")),
+            "architecture": str(core.get_property(target, "DEVICE_ARCHITECTURE")),
+            "capabilities": sorted(core.get_property(target, "OPTIMIZATION_CAPABILITIES")),
+            "properties": {name: str(value) for name, value in self._settings.properties.items()},
+            "input_size_wh": list(self._model.spec.input_size_wh),
+            "batch": batch,
+        }
+
+
+def import_openvino() -> ModuleType:
+    """Return the module, imported without the telemetry that it starts when it is imported.
+
+    Raises:
+        BackendUnavailableError: OpenVINO is not installed.
+    """
+    loaded = sys.modules.get("openvino")
+    if loaded is not None:
+        return loaded
+    with _import_lock:
+        before = sys.modules.get(_TELEMETRY)
+        if before is None:
+            sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's way to say: not installed
+        try:
+            return importlib.import_module("openvino")
+        except ImportError as error:
+            raise BackendUnavailableError(
+                "OpenVINO is not installed: pip install 'rtmpose-infer[openvino]'."
+            ) from error
+        finally:
+            if before is None:
+                del sys.modules[_TELEMETRY]
+
+
+@lru_cache(maxsize=1)
+def _core() -> Any:
+    """Return the one Core of the process; each further one would load every plug-in again."""
+    return import_openvino().Core()
+
+
+def _version(ov: ModuleType) -> str:
+    return str(ov.get_version()).split("-")[0]
+
+
+def _parsed_device(device: str) -> tuple[str, tuple[str, ...]]:
+    """Return the plug-in (empty for a plain device) and the devices, as OpenVINO writes them."""
+    if device.lower() == "auto":
+        return "", ("CPU",)
+    plugin, colon, names = device.upper().partition(":")
+    if plugin not in _VIRTUAL:
+        plugin, names = "", device.upper()
+    elif not colon:
+        names = ""
+    found = []
+    for name in names.split(","):
+        match = _DEVICE.fullmatch(name.strip())
+        if match is None:
+            raise InputError(
+                f"unknown device {device!r} of openvino; known are cpu, gpu, npu, gpu.1, and auto:, multi: or hetero: "
+                "with a list, such as auto:gpu,cpu."
+            )
+        found.append(".".join(part for part in match.groups() if part))
+    return plugin, tuple(found)
+
+
+def _missing(core: Any, devices: Sequence[str]) -> list[str]:
+    if set(devices) == {"CPU"}:
+        return []  # always there; asking for the list would start the drivers of all others
+    present = core.available_devices
+    return [
+        name
+        for name in devices
+        if name.removesuffix(".0") not in present and name not in present and f"{name}.0" not in present
+    ]
+
+
+def _reason(core: Any, device: str) -> str:
+    try:
+        core.get_property(device, "FULL_DEVICE_NAME")
+    except RuntimeError as error:
+        words = _words(error)
+        return f"{words}. Install the device's driver" if "river" not in words else words
+    return "its driver is missing or does not see the device"
+
+
+def _words(error: RuntimeError) -> str:
+    """Return what an error of OpenVINO says, without the places in its source that it lists first."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
+    return " ".join(said or [line for line in lines if line]).rstrip(".")
+
+
+def _can_export(core: Any, target: str) -> bool:
+    if ":" in target:
+        return False
+    try:
+        return "EXPORT_IMPORT" in core.get_property(target, "OPTIMIZATION_CAPABILITIES")
+    except RuntimeError:
+        return False
+
+
+def _model_hash(data: Path | bytes) -> str:
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    weights = data.with_suffix(".bin")
+    if data.suffix == ".xml" and weights.is_file():
+        return sha256_of(data) + sha256_of(weights)
+    return sha256_of(data)
+
+
+def _property(compiled: Any, name: str) -> Any:
+    """Return a property of a compiled network, or None where its device does not know it."""
+    try:
+        return compiled.get_property(name)
+    except RuntimeError:
+        return None
+
+
+def _device_names(compiled: Any) -> str:
+    """Return the full names of the devices that run a network, such as the processor's."""
+    core = _core()
+    devices = [name.strip("()") for name in _property(compiled, "EXECUTION_DEVICES") or ()]  # AUTO: "(CPU)" at first
+    try:
+        return ", ".join(str(core.get_property(device, "FULL_DEVICE_NAME")) for device in devices)
+    except RuntimeError:
+        return ""
+
+
+def _precision(compiled: Any) -> str:
+    kind = _property(compiled, "INFERENCE_PRECISION_HINT")
+    return "" if kind is None else str(kind.get_type_name()).replace("f", "fp", 1)
+
+
+def _tensor(port: Any, index: int, *, any_batch: bool) -> TensorSpec:
+    shape: list[int | None] = [None if size.is_dynamic else size.get_length() for size in port.partial_shape]
+    if any_batch and shape:
+        shape[0] = None
+    name = port.get_any_name() if port.names else f"output_{index}"
+    return TensorSpec(name, tuple(shape), np.dtype(port.element_type.to_dtype()))
