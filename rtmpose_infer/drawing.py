@@ -102,18 +102,23 @@ def draw_poses(
         inside = ((points > reach[0]) & (points < reach[1])).all(axis=2)
         shown = inside & (poses.keypoint_scores >= score_threshold)
     points = np.where(shown[:, :, None], points, np.float32(0))
+    labels = []
     for row in _far_to_near(points, shown):
         track_id = None if poses.track_ids is None else int(poses.track_ids[row])
         id_colour = _ID_COLOURS[((row + 1 if track_id is None else track_id) - 1) % len(_ID_COLOURS)]
-        palette = _SIDE_COLOURS if colour_by == "side" else _shades(id_colour)
-        size = _person_size(points[row][shown[row]])
+        seen = points[row][shown[row]]
+        size = _person_size(seen)
         if show_boxes:
             _draw_box(canvas, poses.bboxes[row], id_colour, size)
-        if not shown[row].any():
+        if len(seen) == 0:
             continue
+        palette = _SIDE_COLOURS if colour_by == "side" else _shades(id_colour)
         _draw_person(canvas, points[row], shown[row], poses.skeleton, palette=palette, size=size)
         if show_ids and track_id is not None:
-            _draw_label(canvas, str(track_id), points[row][shown[row]], poses.bboxes[row], colour=id_colour, size=size)
+            labels.append((str(track_id), seen, poses.bboxes[row], id_colour, size))
+    # On top of everyone, or a neighbour's limbs would hide them.
+    for text, seen, bbox, id_colour, size in labels:
+        _draw_label(canvas, text, seen, bbox, colour=id_colour, size=size)
     return canvas
 
 
