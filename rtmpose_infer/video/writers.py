@@ -5,9 +5,9 @@ power cut. ``close`` turns it into a plain MP4 with the index in front (a copy o
 more players and editors read, and moves it into place at once.
 
 H.264 in yuv420p with limited range; the colour matrix is BT.601 and tagged so, because OpenCV's conversion to it is
-five times as fast as FFmpeg's to BT.709 and a player that reads the tag shows the same colours. x264 runs at its fastest
-setting, without frames held back: it takes its cores from inference, and half the size for twice the work is no bargain
-beside a network. What a killed run loses is then the last half second at most.
+five times as fast as FFmpeg's to BT.709 and a player that reads the tag shows the same colours. x264 runs at its
+fastest setting, without frames held back: it takes its cores from inference, and half the size for twice the work is no
+bargain beside a network. What a killed run loses is then the last half second at most.
 """
 
 from __future__ import annotations
