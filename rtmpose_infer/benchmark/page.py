@@ -45,7 +45,7 @@ def _body(report: Report) -> Iterator[str]:
     revision = f" ({escape(report.git_revision)})" if report.git_revision else ""
     yield (
         f'<p class="soft">{what} · rtmpose-infer {escape(report.package_version)}{revision} · '
-        f"{escape(report.created)}</p>"
+        f"{escape(report.created[:16].replace('T', ' '))} UTC</p>"
     )
     for contestant in report.contestants:
         if contestant.failure:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich import box
 from rich.console import Console, Group
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -118,7 +117,7 @@ def _summary(report: Report) -> Group:
     lines.append(Text(f"{machine.cpu}, {machine.usable_cpus:g} of {machine.cpus} processors{features}", style="dim"))
     lines += [Text(f"{c.backend}: {c.failure}", style="red") for c in report.contestants if c.failure]
     if any(contestant.scenarios for contestant in report.contestants):
-        lines += [_speed(report), _stages(report)]
+        lines += [Text(), _speed(report), Text(), _stages(report), Text()]
     lines += [Text(text, style="dim") for text in map(_about, report.contestants) if text]
     lines += [Text(warning, style="yellow") for warning in report.warnings]
     return Group(*lines)
@@ -164,7 +163,7 @@ def _stages(report: Report) -> Table:
     """Return the stages of the largest scenario."""
     pairs = _by_scenario(report)
     largest = [(scenario, backend) for scenario, backend in pairs if scenario.persons == pairs[-1][0].persons]
-    table = _table(f"Stages with {largest[0][0].people:.0f} people: p50 / p95 / p99 ms where they ran", "stage")
+    table = _table(f"Stages with {largest[0][0].people:.0f} people, p50 / p95 / p99 ms", "stage")
     for _, backend in largest:
         table.add_column(backend, justify="right")
     for stage in dict.fromkeys(name for scenario, _ in largest for name in scenario.stages):
@@ -175,9 +174,9 @@ def _stages(report: Report) -> Table:
 
 
 def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
     for column in columns:
-        table.add_column(column, overflow="fold")
+        table.add_column(column, no_wrap=True)
     return table
 
 
