@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,11 @@ from rich.console import Console
 
 from rtmpose_infer.cli._display import Display, Window, summarise
 from rtmpose_infer.cli._errors import FAILED, INTERRUPTED, reported_errors
+from rtmpose_infer.cli._offline import check_offline, run_offline
 from rtmpose_infer.cli._outputs import TrackOptions, is_single_picture, open_outputs
 from rtmpose_infer.cli._streams import RunReport, Stream, run_streams, signals_as_interrupt
+from rtmpose_infer.errors import InputError
+from rtmpose_infer.offline import OfflineConfig, OfflineTracker
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE, PosePipeline
 from rtmpose_infer.tracker import TrackerConfig
 from rtmpose_infer.video import FrameSource, open_source
@@ -99,6 +103,13 @@ def track(  # noqa: PLR0917  # one parameter an option
     ids: Annotated[bool, typer.Option(help="Write people's numbers above their heads.")] = True,
     boxes: Annotated[bool, typer.Option(help="Draw people's boxes.")] = False,
     picture_rate: Annotated[float, typer.Option(help="Frames per second that a folder of pictures stands for.")] = 30.0,
+    offline: Annotated[
+        bool, typer.Option("--offline", help="Look at the whole video first: faster and better, but nothing live.")
+    ] = False,
+    work_dir: Annotated[
+        Path | None,
+        typer.Option(help="With --offline: keep the work in progress here; a run that was killed goes on from it."),
+    ] = None,
 ) -> None:
     """Find and follow people's poses; write them over the video and into files.
 
@@ -127,8 +138,13 @@ def track(  # noqa: PLR0917  # one parameter an option
             ids=ids,
             boxes=boxes,
         )
+        if work_dir is not None and not offline:
+            raise InputError("--work-dir keeps the work of --offline; without it there is none to keep.")
         sources = [opened.enter_context(open_source(text, picture_rate=picture_rate)) for text in inputs]
-        run_track(sources, options, inputs=inputs)
+        if offline:
+            _track_offline(sources, options, inputs=inputs, picture_rate=picture_rate, work_dir=work_dir)
+        else:
+            run_track(sources, options, inputs=inputs)
 
 
 def run_track(sources: Sequence[FrameSource], options: TrackOptions, *, inputs: Sequence[str] = ()) -> None:
@@ -159,6 +175,40 @@ def run_track(sources: Sequence[FrameSource], options: TrackOptions, *, inputs: 
             report = run_streams(streams, step, watch=display.watch)
         summarise(streams, pipeline.describe(), console)
     _exit(streams, report)
+
+
+def _track_offline(
+    sources: list[FrameSource],
+    options: TrackOptions,
+    *,
+    inputs: Sequence[str],
+    picture_rate: float,
+    work_dir: Path | None,
+) -> None:
+    """Track one file with knowledge of its future; see ``run_track`` for the rest."""
+    check_offline(sources, options)
+    config = OfflineConfig(
+        smoothing_s=OfflineConfig().smoothing_s if options.smoothing else 0,
+        tracker=TrackerConfig(smoothing=None, max_people=options.max_people),
+    )
+    with ExitStack() as opened:
+        (output,) = open_outputs(sources, options, inputs=inputs)
+        opened.callback(output.close)
+        # One thread for each call: whole frames side by side keep the cores busier than parts of one frame.
+        pipeline = opened.enter_context(_pipeline(replace(options, threads=options.threads or 1)))
+        opened.enter_context(signals_as_interrupt())
+        stream = Stream(sources[0], output)
+        console = Console(stderr=True, highlight=False)
+        report = run_offline(
+            OfflineTracker(pipeline, config=config),
+            stream,
+            inputs[0],
+            picture_rate=picture_rate,
+            work_dir=work_dir,
+            console=console,
+        )
+        summarise([stream], pipeline.describe(), console)
+    _exit([stream], report)
 
 
 def _pipeline(options: TrackOptions) -> PosePipeline:

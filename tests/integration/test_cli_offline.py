@@ -1,0 +1,88 @@
+"""`rtmpose track --offline` through the whole command, on painted people."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("av", reason="the commands need the cli extra")
+typer = pytest.importorskip("typer", reason="the commands need the cli extra")
+
+from typer.testing import CliRunner  # noqa: E402
+
+from rtmpose_infer.cli import track as track_module  # noqa: E402
+from rtmpose_infer.formats import load_recording  # noqa: E402
+from rtmpose_infer.video import VideoWriter, open_source  # noqa: E402
+from tests.painted import Painted, paint, painted_pipeline  # noqa: E402
+
+
+@pytest.fixture
+def painted(monkeypatch: pytest.MonkeyPatch) -> Painted:
+    world = painted_pipeline()
+    monkeypatch.setattr(track_module, "_pipeline", lambda options: world.pipeline)
+    return world
+
+
+@pytest.fixture
+def film(tmp_path: Path) -> Path:
+    path = tmp_path / "people.mp4"
+    with VideoWriter(path, frame_rate=25) as writer:
+        for index in range(30):
+            people = {2: (40 + 6 * index, 60, 100 + 6 * index, 200)} if index >= 11 else {}
+            writer.write(paint(people), index / 25)
+    return path
+
+
+def run(*arguments: object) -> object:
+    app = typer.Typer(pretty_exceptions_enable=False)
+    app.command()(track_module.track)
+    return CliRunner().invoke(app, [str(a) for a in arguments])
+
+
+def test_every_frame_is_written_and_somebody_between_key_frames_is_in_them(
+    painted: Painted, film: Path, tmp_path: Path
+) -> None:
+    output, results = tmp_path / "out.mp4", tmp_path / "out.json"
+    outcome = run(film, "--offline", "-o", output, "--json", results)
+    assert outcome.exit_code == 0, outcome.output
+    frames = list(load_recording(results).frames)
+    assert [len(p) for p in frames] == [0] * 11 + [1] * 19
+    assert {i for p in frames for i in p.track_ids.tolist()} == {1}
+    np.testing.assert_allclose([p.timestamp_s for p in frames], np.arange(30) / 25, atol=2e-3)
+    with open_source(output) as source:
+        assert sum(1 for _ in source) == 30
+    assert sum(painted.detector.batches) == 4
+
+
+def test_work_in_progress_is_used_again(painted: Painted, film: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        outcome = run(film, "--offline", "--json", tmp_path / f"{name}.json", "--work-dir", tmp_path / "work")
+        assert outcome.exit_code == 0, outcome.output
+        if name == "one":
+            asked = sum(painted.pose.batches)
+    assert sum(painted.pose.batches) == asked
+    one, two = (load_recording(tmp_path / f"{n}.json").frames for n in ("one", "two"))
+    for a, b in itertools.zip_longest(one, two):
+        np.testing.assert_array_equal(a.keypoints, b.keypoints)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [(["--no-tracking", "--offline"], "--no-tracking"), (["--work-dir", "w"], "--work-dir")],
+)
+def test_options_that_do_not_go_together(
+    painted: Painted, film: Path, tmp_path: Path, arguments: list[str], words: str
+) -> None:
+    outcome = run(film, "--json", tmp_path / "out.json", *arguments)
+    assert outcome.exit_code == 1
+    assert words in outcome.output
+    assert not (tmp_path / "out.json").exists()
+
+
+def test_several_inputs_are_refused(painted: Painted, film: Path) -> None:
+    outcome = run(film, film, "--offline")
+    assert outcome.exit_code == 1
+    assert "takes one file" in outcome.output
