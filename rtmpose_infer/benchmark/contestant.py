@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.backends import Arrays, Backend, BackendConfig, BackendInfo
-from rtmpose_infer.benchmark.precision import check_precision, precision_options
+from rtmpose_infer.benchmark.precision import actual_precision, check_precision, precision_options
 from rtmpose_infer.benchmark.scene import Scene, SceneDetector, SceneEstimator, sample_pictures
 from rtmpose_infer.cache import sha256_of
 from rtmpose_infer.detector import PersonDetector
@@ -193,7 +193,7 @@ class _Networks:
         detector = PersonDetector(self.models["detector"], backend=request["backend"], backend_config=config)
         estimator = PoseEstimator(self.models["pose"], backend=request["backend"], backend_config=config)
         for name, network in (("detector", detector), ("pose network", estimator)):
-            check_precision(name, network.describe(), request["precision"])
+            check_precision(name, network, request["precision"])
         self.detector_calls = RecordingBackend(detector.backend)
         self.pose_calls = RecordingBackend(estimator.backend, largest_batch=request["batch"])
         self.detector = SceneDetector.from_backend(self.detector_calls, detector.spec)
@@ -295,7 +295,7 @@ def _facts(model: str, task: str, network: PersonDetector | PoseEstimator) -> Js
         "sha256": sha256_of(weights),
         "bytes": weights.stat().st_size,
         "input_size_wh": list(network.spec.input_size_wh),
-        "precision": info.precision or network.spec.precision,
+        "precision": actual_precision(network),
         "runtime": info.runtime,
         "version": info.version,
         "device": info.device,

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 from rtmpose_infer.errors import InputError
 
 if TYPE_CHECKING:
-    from rtmpose_infer.backends import BackendInfo
+    from rtmpose_infer.detector import PersonDetector
+    from rtmpose_infer.estimator import PoseEstimator
 
-__all__ = ["check_precision", "precision_options"]
+__all__ = ["actual_precision", "check_precision", "precision_options"]
 
 # Options by which a backend is told what to compute in; the others take it from the model file.
 _OPTIONS: dict[str, dict[str, dict[str, Any]]] = {
@@ -28,14 +29,25 @@ def precision_options(backend: str, precision: str | None) -> Mapping[str, Any]:
     return _OPTIONS.get(backend, {}).get(precision or "", {})
 
 
-def check_precision(name: str, info: BackendInfo, wanted: str | None) -> None:
+def actual_precision(network: PersonDetector | PoseEstimator) -> str:
+    """Return what a loaded network computes in.
+
+    A quantised file is computed in INT8 wherever it has been quantised, whatever a runtime says of the rest.
+    """
+    if network.spec.precision == "int8":
+        return "int8"
+    return network.describe().precision or network.spec.precision
+
+
+def check_precision(name: str, network: PersonDetector | PoseEstimator, wanted: str | None) -> None:
     """Check that a loaded network computes in what was asked for.
 
     Raises:
         InputError: It computes in something else.
     """
-    if wanted is not None and info.precision != wanted:
+    actual = actual_precision(network)
+    if wanted is not None and actual != wanted:
         raise InputError(
-            f"the {name} computes in {info.precision or 'an unknown precision'} on {info.runtime}, not in {wanted}. "
-            f"There the model file decides: export it with `rtmpose export --precision {wanted}`."
+            f"the {name} computes in {actual} on {network.describe().runtime}, not in {wanted}. There the model file "
+            f"decides: export it with `rtmpose export --precision {wanted}`."
         )

@@ -15,13 +15,15 @@ from rtmpose_infer.backends.base import BackendInfo
 from rtmpose_infer.benchmark import STAGES, BenchmarkConfig, contestant, run_benchmark, runner
 from rtmpose_infer.benchmark.contestant import Contestant, RecordingBackend
 from rtmpose_infer.benchmark.noise import Noise, NoiseMeter
-from rtmpose_infer.benchmark.precision import check_precision, precision_options
+from rtmpose_infer.benchmark.precision import actual_precision, check_precision, precision_options
 from rtmpose_infer.benchmark.report import Ratio, Timing, ratio_of_groups, summarise
 from rtmpose_infer.benchmark.runner import difference
 from rtmpose_infer.benchmark.scene import Scene, sample_pictures
+from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import InputError
 from rtmpose_infer.geometry import iou_matrix
 from rtmpose_infer.machine import Machine
+from rtmpose_infer.model_spec import ModelSpec
 from rtmpose_infer.workers import Answer
 
 onnx = pytest.importorskip("onnx")
@@ -268,12 +270,36 @@ class TestPrecision:
         assert precision_options("onnxruntime", "fp16") == {}
         assert precision_options("openvino", None) == {}
 
-    def test_what_came_out_is_what_counts(self):
-        info = BackendInfo(runtime="openvino", version="1", device="CPU", precision="fp32")
-        check_precision("detector", info, "fp32")
-        check_precision("detector", info, None)
-        with pytest.raises(InputError, match="the detector computes in fp32"):
-            check_precision("detector", info, "bf16")
+    @pytest.fixture
+    def network(self):
+        """A detector whose file and whose backend say what they compute in."""
+
+        def network(*, file, backend):
+            class Saying(CallableBackend):
+                def describe(self):
+                    return BackendInfo(runtime="openvino", version="1", device="CPU", precision=backend)
+
+            takes = TensorSpec("frames", (None, 64, 64, 3), np.dtype(np.uint8))
+            spec = ModelSpec(
+                task="detection", head="nms", input_size_wh=(64, 64), input_format="nhwc_uint8", precision=file
+            )
+            gives = [replace(takes, name="dets", shape=(None, 1, 5)), replace(takes, name="labels", shape=(None, 1))]
+            return PersonDetector.from_backend(Saying(dict, [takes], gives), spec)
+
+        return network
+
+    @pytest.mark.parametrize(
+        ("file", "backend", "actual"),
+        [("fp16", "fp32", "fp32"), ("fp16", "", "fp16"), ("int8", "fp32", "int8"), ("fp32", "bf16", "bf16")],
+    )
+    def test_what_came_out_is_what_counts(self, network, file, backend, actual):
+        made = network(file=file, backend=backend)
+        assert actual_precision(made) == actual
+        check_precision("detector", made, actual)
+        check_precision("detector", made, None)
+        other = "fp16" if actual != "fp16" else "int8"
+        with pytest.raises(InputError, match=f"the detector computes in {actual} on openvino, not in {other}"):
+            check_precision("detector", made, other)
 
 
 class TestStatistics:
