@@ -153,7 +153,8 @@ class NcnnBackend(Backend):
 
     def _extract(self, net: Any, picture: Any) -> list[Any]:
         extractor = net.create_extractor()
-        code = extractor.input(self._source, self._ncnn.Mat(picture))
+        # A Mat around an array is written to by layers that work in place; a copy of it is counted and cloned for them.
+        code = extractor.input(self._source, self._ncnn.Mat(picture).clone())
         if code != 0:
             raise InferenceError(f"ncnn refused the input {self._source!r} (code {code}).")
         answers = []

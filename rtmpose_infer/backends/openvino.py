@@ -413,7 +413,7 @@ def _parsed_device(device: str) -> tuple[str, tuple[str, ...]]:
     elif not colon:
         names = ""
     found = []
-    for name in names.split(","):
+    for name in names.split(",") if plugin else [names]:
         match = _DEVICE.fullmatch(name.strip())
         if match is None:
             raise InputError(

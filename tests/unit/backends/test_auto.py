@@ -1,0 +1,157 @@
+"""Choosing a backend: names, files, and the order of ``auto``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtmpose_infer import backends
+from rtmpose_infer.backends import BackendConfig, CallableBackend, TensorSpec, canonical_name, load_backend
+from rtmpose_infer.errors import (
+    BackendUnavailableError,
+    DeviceUnavailableError,
+    InputError,
+    ModelError,
+)
+from rtmpose_infer.model_spec import ModelFile
+from tests.contract.models import RAW_SPEC
+
+ONNX = ModelFile(Path("model.onnx"), RAW_SPEC, None, "model.onnx")
+
+
+class Landscape:
+    """Which runtimes are installed, and which devices they have; loading answers accordingly."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.installed = {"onnxruntime": {"cpu"}, "openvino": {"cpu"}, "tensorrt": {"gpu"}, "ncnn": {"cpu"}}
+        self.failures: dict[str, Exception] = {}
+        self.asked: list[tuple[str, str]] = []
+        monkeypatch.setattr(backends, "_load", self._load)
+        monkeypatch.setattr(backends, "_has_intel_processor", lambda: self.intel)
+        monkeypatch.setattr(
+            backends.importlib.util, "find_spec", lambda name: object() if name in self.installed else None
+        )
+        self.intel = False
+
+    def _load(self, name: str, model: ModelFile, config: BackendConfig) -> CallableBackend:
+        self.asked.append((name, config.device))
+        if name in self.failures:
+            raise self.failures[name]
+        if config.device not in self.installed[name]:
+            raise DeviceUnavailableError(f"{name} has no {config.device} here")
+        spec = TensorSpec("x", (None,), np.dtype(np.float32))
+        return CallableBackend(lambda feeds: feeds, [spec], [spec], name=f"{name} on {config.device}")
+
+    def chosen(self, **settings: object) -> str:
+        return load_backend(ONNX, config=BackendConfig(**settings)).describe().runtime
+
+
+@pytest.fixture
+def landscape(monkeypatch: pytest.MonkeyPatch) -> Landscape:
+    return Landscape(monkeypatch)
+
+
+def test_names_have_short_forms() -> None:
+    assert [canonical_name(n) for n in ("ort", "OV", "trt", "ncnn", "auto")] == [
+        "onnxruntime",
+        "openvino",
+        "tensorrt",
+        "ncnn",
+        "auto",
+    ]
+    with pytest.raises(InputError, match="known are auto, onnxruntime"):
+        canonical_name("caffe")
+
+
+def test_auto_prefers_tensorrt_then_a_gpu_of_onnxruntime_then_the_cpu(landscape: Landscape) -> None:
+    assert landscape.chosen() == "tensorrt on gpu"
+    del landscape.installed["tensorrt"]
+    landscape.installed["onnxruntime"] = {"gpu", "cpu"}
+    assert landscape.chosen() == "onnxruntime on gpu"
+    landscape.installed["onnxruntime"] = {"cpu"}
+    assert landscape.chosen() == "onnxruntime on cpu"
+    landscape.intel = True
+    assert landscape.chosen() == "openvino on cpu"
+    del landscape.installed["openvino"]
+    assert landscape.chosen() == "onnxruntime on cpu"
+
+
+def test_auto_with_a_device_asks_every_runtime_for_that_device(landscape: Landscape) -> None:
+    assert landscape.chosen(device="cpu") == "onnxruntime on cpu"
+    assert "tensorrt" not in dict(landscape.asked)
+    landscape.installed["openvino"] = {"cpu", "npu"}
+    assert landscape.chosen(device="npu") == "openvino on npu"
+
+
+def test_auto_says_what_it_chose_and_why(landscape: Landscape, caplog: pytest.LogCaptureFixture) -> None:
+    del landscape.installed["tensorrt"]
+    with caplog.at_level(logging.INFO, logger="rtmpose_infer.backends"):
+        landscape.chosen()
+    assert "onnxruntime on cpu" in caplog.text
+    assert "tensorrt: not installed" in caplog.text
+    assert "onnxruntime on gpu: onnxruntime has no gpu here" in caplog.text
+
+
+def test_auto_passes_over_a_runtime_that_refuses_the_model(landscape: Landscape) -> None:
+    landscape.failures = {name: ModelError("no such operator") for name in ("tensorrt", "onnxruntime")}
+    assert landscape.chosen() == "openvino on cpu"
+
+
+def test_auto_without_the_device_is_an_error_unless_fallback_is_allowed(
+    landscape: Landscape, caplog: pytest.LogCaptureFixture
+) -> None:
+    with pytest.raises(DeviceUnavailableError, match="openvino has no npu here"):
+        landscape.chosen(device="npu")
+    with caplog.at_level(logging.WARNING, logger="rtmpose_infer.backends"):
+        assert landscape.chosen(device="npu", allow_fallback=True) == "onnxruntime on cpu"
+    assert "Going on with the CPU" in caplog.text
+
+
+def test_auto_reports_a_broken_model_and_not_the_absent_devices(landscape: Landscape) -> None:
+    landscape.failures = {name: ModelError("truncated") for name in ("onnxruntime", "openvino")}
+    del landscape.installed["tensorrt"]
+    with pytest.raises(ModelError, match="truncated"):
+        landscape.chosen()
+
+
+def test_auto_with_nothing_installed_names_the_extras(landscape: Landscape) -> None:
+    landscape.installed.clear()
+    with pytest.raises(BackendUnavailableError, match=r"pip install 'rtmpose-infer\[cpu\]', or \[openvino\]"):
+        landscape.chosen()
+
+
+@pytest.mark.parametrize(("ending", "expected"), [(".xml", "openvino on cpu"), (".param", "ncnn on cpu")])
+def test_auto_takes_the_runtime_that_reads_the_file(landscape: Landscape, ending: str, expected: str) -> None:
+    model = ModelFile(Path("model" + ending), RAW_SPEC, None, "model")
+    assert load_backend(model).describe().runtime == expected
+    assert {name for name, _ in landscape.asked} == {expected.split(maxsplit=1)[0]}
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])
+def test_a_named_runtime_refuses_a_file_it_does_not_read(name: str) -> None:
+    model = ModelFile(Path("model.param"), RAW_SPEC, None, "model.param")
+    with pytest.raises(ModelError, match="backend='ncnn'"):
+        load_backend(model, backend=name)
+
+
+@pytest.mark.parametrize(
+    ("name", "package", "ending", "extra"),
+    [
+        ("onnxruntime", "onnxruntime", ".onnx", "cpu"),
+        ("openvino", "openvino", ".onnx", "openvino"),
+        ("ncnn", "ncnn", ".param", "ncnn"),
+        ("tensorrt", "tensorrt", ".onnx", "tensorrt"),
+    ],
+)
+def test_a_missing_runtime_names_its_extra_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, name: str, package: str, ending: str, extra: str
+) -> None:
+    monkeypatch.setitem(backends.importlib.util.sys.modules, package, None)  # as if it were not installed
+    model = ModelFile(Path("model" + ending), RAW_SPEC, None, "model" + ending)
+    with pytest.raises(BackendUnavailableError, match=rf"rtmpose-infer\[{extra}\]") as caught:
+        load_backend(model, backend=name)
+    assert "\n" not in str(caught.value)
+    assert isinstance(caught.value, ImportError)

@@ -1,0 +1,234 @@
+"""ncnn's adapter: what it demands of its files, and how it starts the runtime."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("ncnn", reason="the ncnn extra is not installed")
+pytest.importorskip("onnx", reason="the export extra is not installed")
+
+from rtmpose_infer.backends import BackendConfig, load_backend
+from rtmpose_infer.backends import ncnn as adapter
+from rtmpose_infer.errors import DeviceUnavailableError, InferenceError, InputError, ModelError
+from rtmpose_infer.model_spec import ModelFile, load_model_file
+from tests.contract import models
+
+GOOD = "7767517\n3 3\nInput in0 0 1 in0\nReLU r 1 1 in0 a\nReLU s 1 1 a out0\n"
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The graph of a tiny pose network: a 1×1 convolution and the maxima of its columns and rows."""
+    folder = tmp_path_factory.mktemp("ncnn")
+    weights = models._WEIGHTS
+    graph = [
+        "7767517",
+        "5 6",
+        "Input in0 0 1 in0",
+        f"Convolution c 1 1 in0 maps 0={models.KEYPOINTS} 1=1 5=1 6={weights.size}",
+        "Split s 1 2 maps left right",
+        "Reduction x 1 1 left out0 0=4 1=0 -23303=1,1 4=0 5=1",
+        "Reduction y 1 1 right out1 0=4 1=0 -23303=1,2 4=0 5=1",
+    ]
+    path = folder / "tiny.param"
+    path.write_text("\n".join(graph) + "\n")
+    path.with_suffix(".bin").write_bytes(b"\0\0\0\0" + weights.tobytes() + models._BIAS.tobytes())
+    path.with_suffix(".json").write_text(models.RAW_SPEC.to_json())
+    return path
+
+
+@pytest.fixture
+def files(written: Path, tmp_path: Path) -> Path:
+    """A copy of it that a test may spoil."""
+    for suffix in (".param", ".bin", ".json"):
+        shutil.copy(written.with_suffix(suffix), tmp_path)
+    return tmp_path / written.name
+
+
+def load(path: Path, **settings: object):
+    return load_backend(load_model_file(path, task="pose"), backend="ncnn", config=BackendConfig(**settings))
+
+
+def check(backend) -> None:
+    planes = models.planes(1)
+    answer, expected = backend.run({"in0": planes}), models.raw_answer(planes)
+    assert answer.keys() == expected.keys()
+    for name, value in expected.items():
+        np.testing.assert_allclose(answer[name], value, rtol=1e-4, atol=1e-4)
+
+
+def test_a_graph_written_by_hand_runs(written: Path) -> None:
+    with load(written, threads=2) as backend:
+        check(backend)
+        info = backend.describe()
+        assert (info.device, info.precision, info.threads) == ("cpu", "fp32", 2)
+
+
+def test_half_precision_is_told_and_close(written: Path) -> None:
+    with load(written, options={"precision": "fp16"}) as backend:
+        assert backend.describe().precision == "fp16"
+        planes = models.planes(1)
+        for name, value in models.raw_answer(planes).items():
+            np.testing.assert_allclose(backend.run({"in0": planes})[name], value, rtol=1e-2, atol=1e-2)
+
+
+def test_a_sound_graph_is_accepted() -> None:
+    assert adapter.check_param(GOOD, "good.param") == ["Input", "ReLU", "ReLU"]
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("", "does not begin with 7767517"),
+        ("7767518\n1 1\nInput in0 0 1 in0\n", "does not begin with 7767517"),
+        (GOOD.replace("3 3", "three 3"), "not a .param file"),
+        (GOOD.replace("3 3", "3"), "not a .param file"),
+        (GOOD.replace("ReLU r 1 1 in0 a", "ReLU r one 1 in0 a"), "not a .param file"),
+        (GOOD.replace("ReLU r 1 1 in0 a", "ReLU r"), "not a .param file"),
+        (GOOD.rsplit("\n", 2)[0], "cut off: it announces 3 layers and has 2"),
+        (GOOD.replace("3 3", "-1 3"), "cut off"),
+        (GOOD.replace("ReLU r 1 1 in0 a", "ReLU r 1 9 in0 a"), "has not the inputs and outputs"),
+        (GOOD.replace("ReLU r 1 1 in0 a", "ReLU r -1 1 in0 a"), "has not the inputs and outputs"),
+        (GOOD.replace("ReLU r 1 1 in0 a", "ReLU r 1 1 b a"), "reads 'b', which no layer before it makes"),
+        (GOOD.replace("3 3", "3 7"), "announces 7 tensors and has 3"),
+    ],
+)
+def test_a_graph_that_does_not_hang_together_is_refused(text: str, complaint: str) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        adapter.check_param(text, "bad.param")
+
+
+def test_layers_that_ncnn_does_not_know_are_named(files: Path) -> None:
+    files.write_text(files.read_text().replace("Split s", "Splice s"))
+    with pytest.raises(ModelError, match="does not know: Splice"):
+        load(files)
+
+
+@pytest.mark.parametrize(("suffix", "what"), [(".bin", "tiny.bin"), (".json", "tiny.json")])
+def test_the_files_beside_it_must_be_there(files: Path, suffix: str, what: str) -> None:
+    files.with_suffix(suffix).unlink()
+    with pytest.raises(ModelError, match=what):
+        load(files)
+
+
+@pytest.mark.parametrize("keep", [0, 10])
+def test_weights_that_are_cut_off_are_refused(files: Path, keep: int) -> None:
+    weights = files.with_suffix(".bin")
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(ModelError, match="does not hold its weights"):
+        load(files)
+
+
+def test_a_spec_with_uint8_input_is_refused(files: Path) -> None:
+    files.with_suffix(".json").write_text(models.DEPLOY_SPEC.to_json())
+    with pytest.raises(ModelError, match="takes float planes"):
+        load(files)
+
+
+def test_a_graph_with_another_number_of_outputs_is_refused(files: Path) -> None:
+    lines = files.read_text().splitlines()
+    files.write_text("\n".join(["7767517", "3 3", *lines[2:4], lines[5].replace("left", "maps")]) + "\n")
+    with pytest.raises(ModelError, match="expected the two SimCC vectors"):
+        load(files)
+
+
+def test_outputs_keep_the_converters_numbering_beyond_ten() -> None:
+    names = [f"out{i}" for i in (10, 2, 0, 11, 1)]
+    assert sorted(names, key=adapter._natural) == ["out0", "out1", "out2", "out10", "out11"]
+
+
+def test_a_call_that_ncnn_gives_up_is_an_inference_error_and_the_next_works(
+    written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with load(written) as backend:
+        check(backend)
+        monkeypatch.setattr(backend, "_blobs", ("out0", "no_such_blob"))
+        with pytest.raises(InferenceError, match="no_such_blob"):
+            backend.run({"in0": models.planes(1)})
+        monkeypatch.undo()
+        check(backend)
+
+
+@pytest.mark.parametrize("device", ["cuda", "cpu:1", "gpu:x", "vulkan:", ""])
+def test_other_device_names_are_refused(written: Path, device: str) -> None:
+    with pytest.raises(InputError, match="unknown device"):
+        load(written, device=device)
+
+
+@pytest.mark.parametrize("options", [{"precision": "int8"}, {"fast": True}])
+def test_options_that_mean_nothing_are_refused(written: Path, options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        load(written, options=options)
+
+
+class FakeVulkan:
+    """ncnn's list of Vulkan devices: (name, kind), kind 3 being software."""
+
+    def __init__(self, *devices: tuple[str, int]) -> None:
+        self._devices = devices
+
+    def get_gpu_count(self) -> int:
+        return len(self._devices)
+
+    def get_gpu_info(self, number: int) -> FakeVulkan:
+        self._one = self._devices[number]
+        return FakeVulkan(self._devices[number])
+
+    def device_name(self) -> str:
+        return self._devices[0][0]
+
+    def type(self) -> int:
+        return self._devices[0][1]
+
+
+def test_a_software_renderer_is_no_gpu() -> None:
+    fake = FakeVulkan(("llvmpipe", 3), ("Adreno", 1), ("GeForce", 0))
+    assert adapter._vulkan_device(fake, "gpu", 0) == 1
+    assert adapter._vulkan_device(fake, "gpu", 1) == 2
+    assert adapter._vulkan_device(fake, "vulkan", 0) == 0
+    for kind, number, devices in (
+        ("gpu", 2, fake),
+        ("gpu", 0, FakeVulkan(("llvmpipe", 3))),
+        ("vulkan", 0, FakeVulkan()),
+    ):
+        with pytest.raises(DeviceUnavailableError, match="Vulkan devices: "):
+            adapter._vulkan_device(devices, kind, number)
+
+
+def test_its_threads_are_told_to_sleep_unless_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[str | None] = []
+    monkeypatch.delitem(adapter.sys.modules, "ncnn", raising=False)
+    monkeypatch.setattr(adapter.importlib, "import_module", lambda _: seen.append(os.environ.get("OMP_WAIT_POLICY")))
+    for name in adapter._WAITING:
+        monkeypatch.delenv(name, raising=False)
+    adapter.import_ncnn()
+    assert "OMP_WAIT_POLICY" not in os.environ
+    monkeypatch.setenv("GOMP_SPINCOUNT", "5")
+    adapter.import_ncnn()
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    adapter.import_ncnn()
+    assert seen == ["PASSIVE", None, "ACTIVE"]
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_a_detectors_maps_keep_their_names(tmp_path: Path) -> None:
+    graph = [
+        "7767517",
+        "3 4",
+        "Input in0 0 1 in0",
+        "Split s 1 2 in0 a b",
+        "ReLU r 1 1 a out0",
+    ]
+    path = tmp_path / "maps.param"
+    path.write_text("\n".join(graph) + "\n")
+    path.with_suffix(".bin").write_bytes(b"\0\0\0\0")
+    spec = dataclasses.replace(models.RAW_SPEC, task="detection", head="rtmdet", skeleton=None)
+    with load_backend(ModelFile(path, spec, None, "maps"), backend="ncnn") as backend:
+        assert {t.name for t in backend.outputs} == {"out0", "b"}
+        assert all(t.shape == (1, 3, models.HEIGHT, models.WIDTH) for t in backend.outputs)

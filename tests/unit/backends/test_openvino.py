@@ -1,0 +1,316 @@
+"""OpenVINO's adapter: devices, hints, prepared batch sizes, requests shared by threads, and the cache."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("openvino", reason="the openvino extra is not installed")
+
+from rtmpose_infer.backends import BackendConfig, load_backend
+from rtmpose_infer.backends import openvino as adapter
+from rtmpose_infer.errors import DeviceUnavailableError, InferenceError, InputError, ModelError
+from rtmpose_infer.model_spec import ModelFile, load_model_file
+from tests.contract import models
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> ModelFile:
+    return models.deploy_pose(tmp_path_factory.mktemp("openvino") / "tiny.onnx")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "cache"
+
+
+def load(model: ModelFile, folder: Path, **settings: object):
+    return load_backend(model, backend="openvino", config=BackendConfig(cache_dir=folder, **settings))
+
+
+def check(backend, count: int, *, seed: int = 0) -> None:
+    pictures = models.pictures(count, seed=seed)
+    answer, expected = backend.run({"frames_u8": pictures}), models.deploy_answer(pictures)
+    for name, value in expected.items():
+        np.testing.assert_allclose(answer[name], value, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("device", ["cpu", "auto:cpu", "multi:cpu", "hetero:cpu"])
+def test_runs_on_the_cpu_directly_and_through_each_plugin(model: ModelFile, folder: Path, device: str) -> None:
+    with load(model, folder, device=device) as backend:
+        check(backend, 3)
+        assert backend.describe().device == "CPU"
+
+
+def test_computes_in_float32_unless_told_otherwise(model: ModelFile, folder: Path) -> None:
+    with load(model, folder) as backend:
+        assert backend.describe().precision == "fp32"
+    for device, asked in (("gpu", "f32"), ("gpu.1", "f32"), ("cpu", "f32")):
+        settings = adapter._Settings.read(BackendConfig(device=device))
+        assert settings.properties["INFERENCE_PRECISION_HINT"] == asked
+    assert "INFERENCE_PRECISION_HINT" not in adapter._Settings.read(BackendConfig(device="npu")).properties
+    several = adapter._Settings.read(BackendConfig(device="auto:gpu,npu,cpu", options={"precision": "f16"}))
+    assert several.properties["DEVICE_PROPERTIES"] == {
+        "GPU": {"INFERENCE_PRECISION_HINT": "f16"},
+        "NPU": {},
+        "CPU": {"INFERENCE_PRECISION_HINT": "f16"},
+    }
+
+
+@pytest.mark.parametrize(
+    ("device", "target", "devices"),
+    [
+        ("auto", "CPU", ("CPU",)),
+        ("cpu", "CPU", ("CPU",)),
+        ("GPU", "GPU", ("GPU",)),
+        ("gpu:1", "GPU.1", ("GPU.1",)),
+        ("gpu.1", "GPU.1", ("GPU.1",)),
+        ("npu", "NPU", ("NPU",)),
+        ("auto:gpu,cpu", "AUTO:GPU,CPU", ("GPU", "CPU")),
+        ("multi:gpu.0, cpu", "MULTI:GPU.0,CPU", ("GPU.0", "CPU")),
+    ],
+)
+def test_devices_are_named_as_openvino_names_them(device: str, target: str, devices: tuple[str, ...]) -> None:
+    settings = adapter._Settings.read(BackendConfig(device=device))
+    assert (settings.target, settings.devices) == (target, devices)
+
+
+@pytest.mark.parametrize("device", ["cuda", "multi", "hetero:", "auto:tpu", "cpu,gpu", "gpu.x", ""])
+def test_other_device_names_are_refused(device: str) -> None:
+    with pytest.raises(InputError, match="unknown device"):
+        adapter._Settings.read(BackendConfig(device=device))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"performance_hint": "fast"}, {"precision": "int3"}, {"streams": 0}, {"streams": "two"}, {"stream": 2}],
+)
+def test_options_that_mean_nothing_are_refused(options: dict[str, object]) -> None:
+    with pytest.raises(InputError, match=next(iter(options))):
+        adapter._Settings.read(BackendConfig(options=options))
+
+
+class FakeCore:
+    def __init__(self, *devices: str) -> None:
+        self.available_devices = list(devices)
+
+
+@pytest.mark.parametrize(
+    ("present", "asked", "missing"),
+    [
+        (("CPU", "GPU"), ("GPU",), []),
+        (("CPU", "GPU"), ("GPU.0", "CPU"), []),
+        (("CPU", "GPU"), ("GPU.1",), ["GPU.1"]),
+        (("CPU", "GPU.0", "GPU.1"), ("GPU",), []),
+        (("CPU", "GPU.0", "GPU.1"), ("GPU.1",), []),
+        (("CPU",), ("GPU", "NPU"), ["GPU", "NPU"]),
+    ],
+)
+def test_finds_out_which_devices_are_missing(present: tuple, asked: tuple, missing: list) -> None:
+    assert adapter._missing(FakeCore(*present), asked) == missing
+
+
+def test_a_missing_device_among_several_is_no_silent_fallback(model: ModelFile, folder: Path) -> None:
+    with pytest.raises(DeviceUnavailableError, match=r"no GPU\.7 here"):
+        load(model, folder, device="auto:gpu.7,cpu")
+
+
+def test_throughput_splits_a_batch_between_requests(model: ModelFile, folder: Path) -> None:
+    options = {"performance_hint": "throughput", "streams": 2}
+    with load(model, folder, threads=2, options=options) as backend:
+        assert int(backend.describe().details["requests"]) >= 2
+        for count in (1, 2, 5, 33):
+            check(backend, count, seed=count)
+
+
+def test_more_threads_than_requests_take_turns(model: ModelFile, folder: Path) -> None:
+    with load(model, folder, options={"streams": 2}) as backend, ThreadPoolExecutor(6) as threads:
+        assert all(
+            f.exception() is None for f in [threads.submit(check, backend, 1 + i % 4, seed=i) for i in range(60)]
+        )
+
+
+class Refusing:
+    """An infer request that fails when it is told to, as it does when its device is lost."""
+
+    def __init__(self, request: object, failing: threading.Event) -> None:
+        self._request, self._failing = request, failing
+
+    def __getattr__(self, name: str) -> object:
+        if name in {"infer", "start_async"} and self._failing.is_set():
+            raise RuntimeError("device lost")
+        return getattr(self._request, name)
+
+
+@pytest.mark.parametrize("options", [{}, {"performance_hint": "throughput", "streams": 2}], ids=["one", "split"])
+def test_a_lost_device_is_an_inference_error_and_the_next_call_works(
+    model: ModelFile, folder: Path, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing = threading.Event()
+    take_free = adapter._RequestPool._take_free
+
+    def taking(self: adapter._RequestPool) -> object:
+        request = take_free(self)
+        return None if request is None else Refusing(request, failing)
+
+    with load(model, folder, threads=2, options=options) as backend:
+        monkeypatch.setattr(adapter._RequestPool, "_take_free", taking)
+        check(backend, 4)
+        failing.set()
+        for _ in range(5):  # no request gets lost, or the last of these would wait for ever
+            with pytest.raises(InferenceError, match="device lost"):
+                backend.run({"frames_u8": models.pictures(4)})
+        failing.clear()
+        check(backend, 4)
+
+
+@pytest.fixture
+def static_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Treats the CPU as a device that wants fixed shapes, as GPUs and NPUs do."""
+    monkeypatch.setattr(adapter, "_STATIC", ("CPU",))
+
+
+def test_devices_that_want_fixed_shapes_get_a_network_for_each_batch_size(
+    model: ModelFile, folder: Path, static_cpu: None
+) -> None:
+    with load(model, folder, batch_sizes=(1, 2, 4)) as backend:
+        assert backend.batch_sizes == (1, 2, 4)
+        assert backend.inputs[0].shape == (None, models.HEIGHT, models.WIDTH, 3)
+        assert backend.outputs[0].shape == (None, models.KEYPOINTS, 2)
+        for count in (1, 2, 3, 4, 9):
+            check(backend, count, seed=count)
+    with load(model, folder, batch_sizes=(1, 2, 4)) as backend:
+        assert backend.describe().details["compiled"] == "from the cache"
+        check(backend, 3)
+
+
+def test_a_fixed_batch_stays_as_it_is_on_such_devices(tmp_path: Path, folder: Path, static_cpu: None) -> None:
+    with load(models.deploy_pose(tmp_path / "two.onnx", batch=2), folder) as backend:
+        assert backend.batch_sizes is None
+        assert backend.inputs[0].shape[0] == 2
+        check(backend, 2)
+
+
+def test_ir_files_are_read_with_the_spec_beside_them(model: ModelFile, tmp_path: Path, folder: Path) -> None:
+    ov = adapter.import_openvino()
+    ov.save_model(ov.Core().read_model(str(model.data)), tmp_path / "tiny.xml", compress_to_fp16=False)
+    (tmp_path / "tiny.json").write_text(model.spec.to_json(), encoding="utf-8")
+    for _ in range(2):
+        with load(load_model_file(tmp_path / "tiny.xml", task="pose"), folder) as backend:
+            check(backend, 2)
+    assert len(list(folder.rglob("*.blob"))) == 1
+
+
+# ------------------------------------------------------------------------------------------------------------ cache
+
+
+def compiled(backend) -> str:
+    return backend.describe().details["compiled"]
+
+
+def test_a_second_start_finds_the_compiled_network(model: ModelFile, folder: Path) -> None:
+    with load(model, folder) as backend:
+        assert compiled(backend) == "now"
+    with load(model, folder) as backend:
+        assert compiled(backend) == "from the cache"
+        check(backend, 1)
+        check(backend, 5)
+        assert [(t.name, t.shape) for t in backend.outputs] == [("keypoints", (None, 5, 2)), ("scores", (None, 5))]
+    with load(dataclasses.replace(model, data=Path(model.data).read_bytes()), folder) as backend:
+        assert compiled(backend) == "from the cache"  # the content counts, not the place
+
+
+def test_other_settings_and_other_models_are_other_entries(model: ModelFile, tmp_path: Path, folder: Path) -> None:
+    load(model, folder).close()
+    for settings in ({"threads": 1}, {"options": {"performance_hint": "throughput"}}):
+        with load(model, folder, **settings) as backend:
+            assert compiled(backend) == "now"
+    with load(models.deploy_pose(tmp_path / "two.onnx", batch=2), folder) as backend:
+        assert compiled(backend) == "now"
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "empty", "foreign"])
+def test_a_damaged_entry_is_built_again(
+    model: ModelFile, folder: Path, damage: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(model, folder).close()
+    (entry,) = folder.rglob("*.blob")
+    content = bytearray(entry.read_bytes())
+    if damage == "flipped":
+        content[len(content) // 2] ^= 1
+    entry.write_bytes({"cut": content[:-100], "flipped": content, "empty": b"", "foreign": b"x" * 5000}[damage])
+    with caplog.at_level(logging.WARNING), load(model, folder) as backend:
+        assert compiled(backend) == "now"
+        check(backend, 2)
+    assert "built again" in caplog.text
+    with load(model, folder) as backend:
+        assert compiled(backend) == "from the cache"
+
+
+def test_an_entry_that_openvino_refuses_is_built_again(
+    model: ModelFile, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load(model, folder).close()
+    monkeypatch.setattr(adapter.EngineCache, "load", lambda *_, **__: b"of another machine")
+    with caplog.at_level(logging.WARNING), load(model, folder) as backend:
+        assert compiled(backend) == "now"
+        check(backend, 1)
+    assert "refused" in caplog.text
+
+
+def test_without_a_cache_nothing_is_written(model: ModelFile, folder: Path) -> None:
+    with load(model, folder, options={"cache": False}) as backend:
+        check(backend, 1)
+    assert not folder.exists()
+
+
+def test_a_cache_that_cannot_be_written_is_only_slow(
+    model: ModelFile, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("no folder")
+    with caplog.at_level(logging.WARNING), load(model, in_the_way) as backend:
+        check(backend, 1)
+    assert "cannot be written" in caplog.text
+
+
+def test_a_plugin_without_export_keeps_its_own_cache(model: ModelFile, folder: Path) -> None:
+    with load(model, folder, device="auto:cpu") as backend:
+        check(backend, 1)
+    assert list((folder / "openvino").iterdir())
+
+
+# --------------------------------------------------------------------------------------------------------- messages
+
+
+def test_errors_leave_out_the_places_in_openvinos_source(tmp_path: Path, folder: Path) -> None:
+    broken = tmp_path / "broken.onnx"
+    broken.write_bytes(b"\x08\x07")
+    with pytest.raises(ModelError) as caught:
+        load(ModelFile(broken, models.DEPLOY_SPEC, None, "broken.onnx"), folder)
+    assert "broken.onnx" in str(caught.value)
+    assert "Exception from" not in str(caught.value)
+
+
+def test_importing_openvino_here_reports_to_nobody(tmp_path: Path) -> None:
+    """Imported as usual, it writes an id for its reports into the home folder."""
+    code = (
+        f"import sys; sys.path[:] = {sys.path!r}; from rtmpose_infer.backends.openvino import import_openvino; "
+        "import_openvino(); assert import_openvino() is sys.modules['openvino']; "
+        "assert not [m for m in sys.modules if m.startswith('openvino_telemetry')]; import openvino_telemetry"
+    )
+    environment = {**os.environ, "HOME": str(tmp_path), "LOCALAPPDATA": str(tmp_path)}
+    environment.pop("CI", None)
+    ran = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout == ""
+    assert not list(tmp_path.iterdir())
