@@ -4,8 +4,9 @@ A runtime tells what it can do by the batch axis of its shapes (fixed or dynamic
 every size is as good (ONNX Runtime on a CPU), all people of a frame go in one call and nothing is padded; where
 sizes are prepared (engines, static shapes), the remainder is padded up to the smallest one that holds it.
 
-Pictures are made call by call in one buffer, so what a crowd or many cameras need in memory is bounded by the largest
-batch, and the pixels are still in the processor's cache when the runtime reads them.
+Pictures are made in one buffer, at most 64 (or the largest prepared batch) before they are run. That bounds what a
+crowd or many cameras need in memory; and warping is much slower when each picture is followed by a call, which empties
+the processor's caches (0.9 instead of 0.5 ms a crop, measured with a network of fixed batch one).
 """
 
 from __future__ import annotations
@@ -81,13 +82,20 @@ def run_in_batches(
         stages: The names of these two stages.
     """
     spec = backend.inputs[0]
+    fixed, sizes = spec.shape[0], backend.batch_sizes
+    round_length = max(_LARGEST_BATCH, fixed or 0, sizes[-1] if sizes else 0)
     answers = []
-    for first, take, run in batch_plan(count, fixed=spec.shape[0], sizes=backend.batch_sizes):
-        fill(first, buffer.pictures(run)[:take])
+    for begin in range(0, count, round_length):
+        length = min(round_length, count - begin)
+        plan = batch_plan(length, fixed=fixed, sizes=sizes)
+        padded = max(first + run for first, _, run in plan)
+        fill(begin, buffer.pictures(padded)[:length])
         clock.lap(stages[0])
-        answer = backend.run({spec.name: buffer.tensor(take, padded=run)})
+        tensor = buffer.tensor(length, padded=padded)
+        for first, take, run in plan:
+            answer = backend.run({spec.name: tensor[first : first + run]})
+            answers.append(answer if take == run else {name: value[:take] for name, value in answer.items()})
         clock.lap(stages[1])
-        answers.append(answer if take == run else {name: value[:take] for name, value in answer.items()})
     if len(answers) == 1:
         return answers[0]
     return {name: _joined([answer[name] for answer in answers]) for name in answers[0]}
