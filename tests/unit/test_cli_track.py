@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import pytest
 av = pytest.importorskip("av", reason="the commands need the cli extra")
 typer = pytest.importorskip("typer", reason="the commands need the cli extra")
 
+from rich.console import Console  # noqa: E402
 from typer.testing import CliRunner  # noqa: E402
 
 from rtmpose_infer.backends.base import BackendInfo  # noqa: E402
@@ -425,6 +427,47 @@ class TestLiveStreams:
         feed.close()
         assert source.given <= _streams._QUEUE_LENGTH + 2
         assert source.closed.is_set()
+
+
+class TestDisplay:
+    def test_terminal_sees_frames_speed_and_people(self, tmp_path):
+        console = Console(file=io.StringIO(), force_terminal=True, width=120)
+        source = LiveSource(3)
+        source.is_live, source.frame_count = False, 3
+        output = _streams.Output("x", draw=lambda image, _: image, frames=None, results=[])
+        stream = _streams.Stream(source, output, frames=2, track_ids={1, 2, 7})
+        with _display.Display([stream], console, None) as display:
+            assert display.watch(0)
+            assert display.watch(-1)
+        output.close()
+        shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", console.file.getvalue())  # type: ignore[attr-defined]
+        assert "2/3 frames" in shown
+        assert "3 people" in shown
+        assert "fps" in shown
+
+    def test_window_shows_every_stream_and_ends_the_run_on_q(self, monkeypatch):
+        shown: list[str] = []
+        keys = iter([-1, ord("q")])
+        monkeypatch.setattr(_display.cv2, "getBuildInformation", lambda: "  GUI:                           QT5\n")
+        monkeypatch.setattr(_display.cv2, "imshow", lambda name, _: shown.append(name))
+        monkeypatch.setattr(_display.cv2, "waitKey", lambda _: next(keys))
+        monkeypatch.setattr(_display.cv2, "getWindowProperty", lambda *_: 1.0)
+        monkeypatch.setattr(_display.cv2, "destroyAllWindows", lambda: shown.append("closed"))
+        monkeypatch.setenv("DISPLAY", ":0")
+        window = _display.Window()
+        image = np.zeros((4, 4, 3), np.uint8)
+        assert window.show({"a": image, "b": None})
+        assert not window.show({"a": image, "b": image})
+        window.close()
+        assert shown == ["a", "b", "closed"]
+
+    def test_window_without_a_screen_is_refused(self, monkeypatch):
+        monkeypatch.setattr(_display.cv2, "getBuildInformation", lambda: "  GUI:                           QT5\n")
+        monkeypatch.setattr(_display.sys, "platform", "linux")
+        monkeypatch.delenv("DISPLAY", raising=False)
+        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        with pytest.raises(MediaError, match="no screen"):
+            _display.Window()
 
 
 SCRIPT = """
