@@ -201,6 +201,7 @@ def _agreement(measured: Sequence[ContestantReport]) -> Iterator[str]:
             escape(c.backend),
             str(d.keypoints),
             f"{d.median_px:.3f}",
+            f"{d.p99_px:.3f}",
             f"{d.max_px:.3f}",
             f"{d.max_score:.4f}",
             f"{d.boxes - d.boxes_missing} of {d.boxes}",

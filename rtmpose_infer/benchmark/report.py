@@ -185,6 +185,7 @@ class Difference:
     Attributes:
         keypoints: How many joints were compared: those that the reference is sure of.
         median_px: Median distance of these joints in picture pixels.
+        p99_px: The 99th percentile: one joint with two likely places can decide the largest.
         max_px: The largest.
         max_score: Largest difference of a joint's score, over all joints.
         boxes: How many confident detections of the reference were looked for.
@@ -194,6 +195,7 @@ class Difference:
 
     keypoints: int
     median_px: float
+    p99_px: float
     max_px: float
     max_score: float
     boxes: int

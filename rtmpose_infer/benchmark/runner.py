@@ -247,6 +247,7 @@ def difference(reference: Sequence[Json], found: Sequence[Json]) -> Difference:
     return Difference(
         keypoints=len(distances),
         median_px=float(np.median(distances)) if distances else 0.0,
+        p99_px=float(np.percentile(distances, 99)) if distances else 0.0,
         max_px=max(distances, default=0.0),
         max_score=max(scores),
         boxes=boxes,

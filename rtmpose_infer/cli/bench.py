@@ -135,7 +135,7 @@ def _about(contestant: ContestantReport) -> str:
         parts.append(f"{contestant.peak_memory_bytes / 2**20:.0f} MiB")
     compared = contestant.difference
     if compared is not None and compared.keypoints:
-        parts.append(f"joints within {compared.max_px:.2f} px of ONNX Runtime's")
+        parts.append(f"joints within {compared.p99_px:.2f} px of ONNX Runtime's (p99; at most {compared.max_px:.2f})")
     return f"{contestant.backend}: {'; '.join(parts)}" if parts else ""
 
 
@@ -152,7 +152,7 @@ def _speed(report: Report) -> Table:
             f"{scenario.people:.1f}" if scenario.persons is None else str(scenario.persons),
             backend,
             f"{scenario.fps:.1f}",
-            *(f"{value:.2f}" for value in figures),
+            *map(_ms, figures),
             f"{scenario.overhead.median:.2f}×",
             "" if speedup is None else f"{speedup:.2f}×",
         )
@@ -168,8 +168,9 @@ def _stages(report: Report) -> Table:
         table.add_column(backend, justify="right")
     for stage in dict.fromkeys(name for scenario, _ in largest for name in scenario.stages):
         timings = [scenario.stages.get(stage) for scenario, _ in largest]
-        cells = ["" if t is None else f"{t.p50_ms:.2f} / {t.p95_ms:.2f} / {t.p99_ms:.2f}" for t in timings]
-        table.add_row(stage, *cells)
+        table.add_row(
+            stage, *("" if t is None else " / ".join(map(_ms, (t.p50_ms, t.p95_ms, t.p99_ms))) for t in timings)
+        )
     return table
 
 
@@ -178,6 +179,10 @@ def _table(title: str, *columns: str) -> Table:
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table
+
+
+def _ms(value: float) -> str:
+    return f"{value:.0f}" if value >= 100 else f"{value:.1f}" if value >= 10 else f"{value:.2f}"
 
 
 def _by_scenario(report: Report) -> list[tuple[Scenario, str]]:

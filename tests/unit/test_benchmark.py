@@ -419,7 +419,7 @@ class TestDifference:
 
     def test_only_joints_that_the_reference_is_sure_of_count(self):
         found = difference([self.picture()], [self.picture(shift=2.0, scores=(0.8, 0.1))])
-        assert found.max_px == pytest.approx(2.0)
+        assert (found.keypoints, found.p99_px, found.max_px) == (1, pytest.approx(2.0), pytest.approx(2.0))
         assert found.max_score == pytest.approx(0.1)
 
     def test_boxes_are_found_or_missing(self):
