@@ -192,6 +192,7 @@ class TestDownload:
         other = b"other " * 5000
         address = server.put("/a", broken_off(CHECKPOINT, 9000, ETag='"v1"'), with_ranges(other, '"v2"'))
         download_file([address], tmp_path / "f", accept=only(other), policy=QUICK)
+        assert len(server.requests["/a"]) == 2
 
     def test_starts_again_when_the_server_gives_no_mark_of_the_version(self, server: Server, tmp_path: Path) -> None:
         address = server.put("/a", broken_off(CHECKPOINT, 9000), whole(CHECKPOINT))
@@ -754,6 +755,13 @@ class TestFetch:
         record.write_bytes(text.encode(errors="surrogateescape"))
         assert (zoo.fetch("first") / "end2end.onnx").is_file()
 
+    def test_a_record_of_another_address_is_passed_over(self, mirror: Server, cache: Path) -> None:
+        zoo.fetch("first")
+        (record,) = (cache / "models" / "known").iterdir()
+        record.write_text(json.dumps(json.loads(record.read_text()) | {"url": "https://elsewhere.invalid/first.zip"}))
+        zoo.fetch("first")
+        assert len(mirror.requests["/first.zip"]) == 2
+
     def test_a_record_cannot_point_outside_the_cache(self, mirror: Server, cache: Path, tmp_path: Path) -> None:
         zoo.fetch("plain")
         outside = tmp_path / "outside.onnx"
@@ -773,6 +781,8 @@ class TestFetch:
         two = zoo.fetch("first")
         assert (one / "end2end.onnx").read_bytes() == NETWORK
         assert (two / "end2end.onnx").read_bytes() == b"another network"
+        monkeypatch.setattr(zoo, "manifest_path", lambda: manifest)
+        assert zoo.model_path("first") == one
 
     @pytest.mark.parametrize("there", [NETWORK, b"damaged"])
     def test_the_right_content_is_in_place_whoever_was_first(
@@ -780,10 +790,12 @@ class TestFetch:
     ) -> None:
         folder = zoo.fetch("first")
         (folder / "end2end.onnx").write_bytes(there)
+        in_use = folder.stat().st_ino
         file = zoo.model_info("first").files["sdk"]
         store = Store(cache / "models")
         (tmp_path / "again.zip").write_bytes(sdk())
         assert store.put(file, tmp_path / "again.zip", digest(sdk())) == folder
+        assert (folder.stat().st_ino == in_use) == (there == NETWORK)
         assert (folder / "end2end.onnx").read_bytes() == NETWORK
         assert list((cache / "models" / "part").iterdir()) == []
 
