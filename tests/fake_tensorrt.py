@@ -17,6 +17,7 @@ import inspect
 import json
 import weakref
 from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -592,6 +593,7 @@ def fake_tensorrt(version: str, gpu: FakeGpu) -> ModuleType:
         return True
 
     module = ModuleType("tensorrt")
+    module.__spec__ = ModuleSpec("tensorrt", None)
     module.__version__ = version  # type: ignore[attr-defined]
     module.machine = machine  # type: ignore[attr-defined]
     module.init_libnvinfer_plugins = init_libnvinfer_plugins  # type: ignore[attr-defined]

@@ -23,6 +23,7 @@ import onnxruntime as ort
 import pytest
 from onnx import TensorProto, helper
 
+from rtmpose_infer import PoseTracker
 from rtmpose_infer.backends import tensorrt as adapter
 from rtmpose_infer.backends.base import BackendConfig
 from rtmpose_infer.backends.cuda_memory import open_cuda
@@ -38,7 +39,7 @@ from rtmpose_infer.errors import (
 from rtmpose_infer.model_spec import ModelFile, load_model_file
 from tests import fake_tensorrt
 from tests.fake_cuda import Context, FakeGpu, FaultError, cuda_python, modules
-from tests.tiny_onnx import light_detector, light_pose, write
+from tests.tiny_onnx import light_at, light_detector, light_pose, write
 
 VERSIONS = ("10.16.1.11", "11.4.0.106")
 LIBRARIES = ("cuda-python", "pycuda")
@@ -194,6 +195,27 @@ class TestBothVersionsAndLibraries:
             for thread in threads:
                 thread.join()
         assert failures == []
+
+
+@pytest.mark.parametrize("backend", ["tensorrt", "trt", "auto"])
+def test_a_whole_pipeline_finds_what_it_finds_on_onnx_runtime(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, backend: str
+) -> None:
+    monkeypatch.setenv("RTMPOSE_INFER_CACHE", str(rig.folder / "cache"))
+    models = {
+        "detector": write(rig.folder / "detector.onnx", light_detector()),
+        "pose": write(rig.folder / "pose.onnx", light_pose(decoded=True)),
+    }
+    frames = [light_at(60 + 5 * step, 80, (160, 120)) for step in range(6)]
+    found = {}
+    for name in (backend, "onnxruntime"):
+        with PoseTracker(**models, backend=name, det_interval=2) as tracker:
+            found[name] = [tracker(frame, timestamp_s=step / 30) for step, frame in enumerate(frames)]
+    for ours, theirs in zip(found[backend], found["onnxruntime"], strict=True):
+        assert len(ours) == 1
+        np.testing.assert_array_equal(ours.keypoints, theirs.keypoints)
+        np.testing.assert_array_equal(ours.track_ids, theirs.track_ids)
+    assert rig.builds == 2
 
 
 def test_only_one_call_at_a_time_uses_the_stream(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
