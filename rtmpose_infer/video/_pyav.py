@@ -36,8 +36,9 @@ def reason(error: BaseException) -> str:
     >>> reason(OSError(2, "No such file or directory"))
     'No such file or directory'
     """
-    strerror = getattr(error, "strerror", None)
-    return str(strerror or error or type(error).__name__)
+    words = str(getattr(error, "strerror", None) or error or type(error).__name__)
+    # FFmpeg's name for our own time limit.
+    return "nothing came within the time limit" if words == "Immediate exit requested" else words
 
 
 def without_credentials(address: str) -> str:

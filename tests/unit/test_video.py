@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import importlib
+import socket
 import subprocess
 import sys
 import threading
@@ -27,6 +28,7 @@ from rtmpose_infer.video import (
     load_picture,
     open_source,
     open_writer,
+    sources,
 )
 from rtmpose_infer.video._pyav import without_credentials
 
@@ -483,6 +485,13 @@ class TestAddresses:
                 frames.extend(source)
         assert frames[-1].index == 11
         assert source.dropped_frames == 12 - len(frames)
+
+    def test_server_that_says_nothing_is_given_up_in_plain_words(self, monkeypatch):
+        monkeypatch.setattr(sources, "_NETWORK_TIMEOUT_S", 0.3)
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            address = f"http://127.0.0.1:{silent.getsockname()[1]}/x.mp4"
+            with pytest.raises(MediaError, match="nothing came within the time limit"):
+                open_source(address)
 
     def test_unreachable_address_hides_the_password(self):
         with pytest.raises(MediaError, match="cannot open the stream") as caught:
