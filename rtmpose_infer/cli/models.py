@@ -7,8 +7,6 @@ standard error or is the table of ``list``.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -18,7 +16,7 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from rich.table import Table
 
 from rtmpose_infer import zoo
-from rtmpose_infer.errors import RtmposeInferError
+from rtmpose_infer.cli._errors import FAILED, reported_errors
 
 app = typer.Typer(no_args_is_help=True, help="The models this package knows by name.")
 
@@ -32,7 +30,7 @@ def list_(
     as_json: Annotated[bool, typer.Option("--json", help="Everything known of each model, as JSON.")] = False,
 ) -> None:
     """Show the models of the zoo and what is on this machine."""
-    with _reported():
+    with reported_errors():
         models = zoo.list_models(task=task)
         if as_json:
             typer.echo(json.dumps([_as_dict(info) for info in models], indent=2))
@@ -53,7 +51,7 @@ def list_(
 @app.command()
 def path(name: _Name, format: _Format = None) -> None:  # noqa: A002  # the option's name
     """Print where a model's file lies on this machine; nothing is downloaded."""
-    with _reported():
+    with reported_errors():
         typer.echo(zoo.model_path(name, format=format))
 
 
@@ -64,7 +62,7 @@ def fetch(
     force: Annotated[bool, typer.Option(help="Download again, and accept a file that has changed since.")] = False,
 ) -> None:
     """Download models that are not on this machine yet, check them, and print where they lie."""
-    with _reported():
+    with reported_errors():
         for name in names:
             typer.echo(_fetched(name, format, force))
 
@@ -76,7 +74,7 @@ def verify(
     ] = None,
 ) -> None:
     """Hash the files on this machine again; the exit code is 1 if one is damaged."""
-    with _reported():
+    with reported_errors():
         found = [
             result
             for name in names or [info.name for info in zoo.list_models()]
@@ -92,7 +90,7 @@ def verify(
     for result in damaged:
         typer.echo(f"error: {result.problem}", err=True)
     if damaged:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 def _fetched(name: str, kind: str | None, force: bool) -> Path:
@@ -128,13 +126,3 @@ def _as_dict(info: zoo.ModelInfo) -> dict[str, Any]:
     }
     metrics = [{"name": m.name, "value": m.value, "dataset": m.dataset} for m in info.metrics]
     return fields | {"metrics": metrics, "files": files}
-
-
-@contextmanager
-def _reported() -> Iterator[None]:
-    """End the command with one line on standard error where the package raises an error of its own."""
-    try:
-        yield
-    except RtmposeInferError as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(1) from error
