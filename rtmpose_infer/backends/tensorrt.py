@@ -39,6 +39,7 @@ from rtmpose_infer.errors import (
     EngineBuildError,
     InferenceError,
     InputError,
+    ModelError,
 )
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ def load(model: ModelFile, config: BackendConfig) -> TensorRtBackend:
     Raises:
         BackendUnavailableError: TensorRT 10 or 11, or a library for device memory, is not installed.
         DeviceUnavailableError: There is no such CUDA device.
-        EngineBuildError: TensorRT cannot build an engine from the model.
+        ModelError: TensorRT cannot read the model, or it has an operator or type that TensorRT has not.
+        EngineBuildError: TensorRT read the model and cannot build an engine from it.
         InputError: An option or device is unknown.
     """
     options = _Options.read(config)
@@ -429,7 +431,7 @@ def _quoting_errors(trt: ModuleType) -> Iterator[None]:
     errors.clear()
     try:
         yield
-    except (InferenceError, EngineBuildError) as error:
+    except (InferenceError, EngineBuildError, ModelError) as error:
         if errors:
             raise type(error)(f"{error} TensorRT says: {'; '.join(errors)}") from error
         raise
@@ -499,7 +501,7 @@ class _Build:
         # Weights that lie beside the model are found by its path.
         beside = (str(self._model.data),) if isinstance(self._model.data, Path) else ()
         if not parser.parse(data, *beside):
-            raise EngineBuildError(f"TensorRT cannot read {self._model.name}: {_parser_errors(parser)}.")
+            raise ModelError(f"TensorRT cannot read {self._model.name}: {_parser_errors(parser)}.")
         settings = builder.create_builder_config()
         if self._options.workspace_mb is not None:
             settings.set_memory_pool_limit(trt.MemoryPoolType.WORKSPACE, self._options.workspace_mb * 2**20)
@@ -545,7 +547,7 @@ class _Build:
             wanted = sides if self._model.spec.input_format == "nchw_float32" else (height, width, 3)
             shape = (shape[0], *(want if size < 0 else size for size, want in zip(shape[1:], wanted, strict=True)))
         if min(shape[1:], default=0) < 0:
-            raise EngineBuildError(
+            raise ModelError(
                 f"the input {name!r} of {self._model.name} has sizes that nothing fixes: {list(shape)}. "
                 "Export it with fixed ones."
             )
@@ -585,4 +587,4 @@ def _dtype(trt: ModuleType, engine: Any, name: str) -> np.dtype[Any]:
     for known, numpy_name in _DTYPES.items():
         if dtype == getattr(trt.DataType, known):
             return np.dtype(numpy_name)
-    raise EngineBuildError(f"the tensor {name!r} has the type {dtype}, which numpy does not have.")
+    raise ModelError(f"the tensor {name!r} has the type {dtype}, which numpy does not have.")
