@@ -489,7 +489,7 @@ def _device_names(compiled: Any) -> str:
 
 def _precision(compiled: Any) -> str:
     kind = _property(compiled, "INFERENCE_PRECISION_HINT")
-    return "" if kind is None else str(kind.get_type_name()).replace("f", "fp", 1)
+    return "" if kind is None else re.sub(r"^f(?=\d)", "fp", str(kind.get_type_name()))
 
 
 def _tensor(port: Any, index: int, *, any_batch: bool) -> TensorSpec:

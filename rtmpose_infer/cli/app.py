@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rtmpose_infer.cli import bench, demo, doctor, models, track
+from rtmpose_infer.cli import export as export_
 from rtmpose_infer.version import __version__
 
 __all__ = ["app"]
@@ -44,6 +45,7 @@ def _common(
 
 app.command("track")(track.track)
 app.command("demo")(demo.demo)
+app.command("export")(export_.export)
 app.add_typer(models.app, name="models")
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)

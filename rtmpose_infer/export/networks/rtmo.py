@@ -10,7 +10,7 @@ Two stages stay separate because boxes are suppressed in between: :class:`RTMO` 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,9 @@ from torch.nn import functional as F
 from rtmpose_infer.export.networks.gau import GatedAttentionUnit, Scale
 from rtmpose_infer.export.networks.layers import YOLOX_NORM, ConvModule, depth
 from rtmpose_infer.export.networks.yolox import CSPDarknet
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 STRIDES = (16, 32)
 BOX_PADDING = 1.25
@@ -65,7 +68,7 @@ class SelfAttention(nn.Module):
         weights, biases = torch.split(self.in_proj_weight, dim), torch.split(self.in_proj_bias, dim)
         placed = x + position
         q, k, v = (
-            F.linear(source, weight, bias).view(*x.shape[:2], self.num_heads, -1).transpose(1, 2)
+            torch.unflatten(F.linear(source, weight, bias), -1, (self.num_heads, -1)).transpose(1, 2)
             for source, weight, bias in zip((placed, placed, x), weights, biases, strict=True)
         )
         attention = (q * q.shape[-1] ** -0.5 @ k.transpose(2, 3)).softmax(dim=-1)

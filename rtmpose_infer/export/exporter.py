@@ -1,0 +1,358 @@
+"""From a checkpoint, or a published ONNX file, to a file that may be deployed: the one way through the exporter.
+
+Nothing is written before the parity gate has passed, and then in one move, so a failed export leaves no file behind and
+an earlier file as it was. Three steps are compared, each with the one before: the float32 graph with the source, and
+FP16 or INT8 with the float32 graph.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import onnx
+
+from rtmpose_infer.errors import ExportError, InputError, ModelError
+from rtmpose_infer.export.architecture import read_architecture
+from rtmpose_infer.export.checkpoint import load_checkpoint, load_into
+from rtmpose_infer.export.deploy_graph import Suppression
+from rtmpose_infer.export.describe import describe_network
+from rtmpose_infer.export.mm_config import parse_config
+from rtmpose_infer.export.onnx_graph import DEFAULT_OPSET, check_opset
+from rtmpose_infer.export.onnx_writer import GraphForm, set_spec, upgrade_model, write_network
+from rtmpose_infer.export.parity import LIMITS_PX, Observation, ParityReport, compare, observe_model, observe_network
+from rtmpose_infer.export.parity import run_batches as _run_batches
+from rtmpose_infer.export.pictures import drawn_pictures, pictures_from_folder
+from rtmpose_infer.export.precision import convert_to_fp16, float_activations
+from rtmpose_infer.model_spec import ModelFile, ModelSpec, load_model_file
+from rtmpose_infer.onnx_file import read_onnx_header
+from rtmpose_infer.skeletons import load_skeleton
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["ExportOptions", "ExportReport", "export"]
+
+Frames = npt.NDArray[np.uint8]
+
+_PICTURES = 32
+_CHECKPOINTS = {".pth", ".pt", ".ckpt"}
+_SUPPRESSION = Suppression(score_threshold=0.05, iou_threshold=0.6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExportOptions:
+    """How a network is exported.
+
+    Attributes:
+        precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
+        raw: OpenMMLab's inputs and outputs in place of the deploy graph's.
+        opset: Version of the operator set.
+        batch: A fixed batch size; None leaves it open.
+        vectors: Give the SimCC vectors as well, in the deploy graph of a pose network.
+        suppression: Rule of the detectors' suppression in the graph.
+        skeleton: Name or file of the skeleton, where the checkpoint does not say it.
+        class_names: A detector's classes, likewise.
+        padding: Box padding of the training, likewise.
+        input_size_wh: Input size of a detector or of RTMO.
+        weights: Name of the mapping in the checkpoint to take; by default the averaged weights.
+        prefix: What stands before ``backbone.`` in the checkpoint's keys; found out by default.
+        exp_on_reg: Overrides RTMDet's switch.
+        share_conv: Overrides RTMDet's switch.
+        calibration: Folder of photographs of what the network is for; needed by INT8, and used by the parity gate.
+        boxes: COCO annotation file with the persons in these photographs, for pose networks.
+        parity_limit_px: Largest displacement (99th percentile) the gate lets pass; None: 0.05 px for FP32, 0.5 px for
+            FP16, 2 px for INT8.
+    """
+
+    precision: str = "fp32"
+    raw: bool = False
+    opset: int = DEFAULT_OPSET
+    batch: int | None = None
+    vectors: bool = False
+    suppression: Suppression = _SUPPRESSION
+    skeleton: str | Path | None = None
+    class_names: Sequence[str] | None = None
+    padding: float | None = None
+    input_size_wh: tuple[int, int] | None = None
+    weights: str | None = None
+    prefix: str | None = None
+    exp_on_reg: bool | None = None
+    share_conv: bool | None = None
+    calibration: str | Path | None = None
+    boxes: str | Path | None = None
+    parity_limit_px: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.precision not in LIMITS_PX:
+            raise InputError(f"precision must be one of {', '.join(LIMITS_PX)}, got {self.precision!r}.")
+        check_opset(self.opset)
+        if self.batch is not None and self.batch < 1:
+            raise InputError(f"batch must be at least 1, got {self.batch}.")
+        if self.parity_limit_px is not None and not self.parity_limit_px > 0:
+            raise InputError(f"the parity limit must be above 0 px, got {self.parity_limit_px}.")
+        if self.precision == "int8" and self.calibration is None:
+            raise InputError(
+                "INT8 needs photographs of what the network is for: pass calibration (--calibration FOLDER)."
+            )
+        if self.precision == "int8" and self.raw:
+            raise InputError("INT8 is made of the deploy graph; leave out --raw.")
+        if self.boxes is not None and self.calibration is None:
+            raise InputError("boxes are of the persons in the calibration pictures; pass their folder too.")
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What was written.
+
+    Attributes:
+        path: The file.
+        spec: What it says of itself.
+        name: What the network is, such as ``"rtmpose-m"``.
+        assumed: What neither the checkpoint nor the caller said.
+        parity: The comparisons that were passed.
+        notes: What else the user should know, such as the share of INT8.
+    """
+
+    path: Path
+    spec: ModelSpec
+    name: str
+    assumed: tuple[str, ...]
+    parity: tuple[ParityReport, ...]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Source:
+    """The float32 model, and what its source says about pictures."""
+
+    model: onnx.ModelProto
+    spec: ModelSpec
+    name: str
+    assumed: tuple[str, ...]
+    parity: tuple[ParityReport, ...]
+    frames: Frames
+
+
+def export(source: str | Path, output: str | Path, options: ExportOptions | None = None) -> ExportReport:
+    """Write a network as a self-describing file, after the parity gate.
+
+    Args:
+        source: A checkpoint of the family (``.pth``), a published ONNX file, or an MMDeploy SDK folder or zip.
+        output: The file to write: ``.onnx``, or ``.param`` for ncnn (its ``.bin`` and ``.json`` beside it).
+        options: How.
+
+    Raises:
+        CheckpointError: The checkpoint is broken, hostile, or of no network of the family.
+        ModelError: The ONNX file is broken or not understood.
+        ParityError: The exported network does not compute what the source computes; no file is written.
+        ExportError: The network cannot be written in this form.
+        InputError: An option is wrong, or the calibration folder holds no pictures.
+    """
+    source, output = Path(source), Path(output)
+    options = options or ExportOptions()
+    if output.suffix not in {".onnx", ".param"}:
+        raise InputError(f"the output must end in .onnx, or in .param for ncnn, got {output.name!r}.")
+    if not output.parent.is_dir():
+        raise InputError(f"there is no folder {output.parent} to write {output.name} to.")
+    if output.suffix == ".param":
+        return _export_ncnn(source, output, options)
+    made = _from_checkpoint(source, options) if source.suffix in _CHECKPOINTS else _from_onnx(source, options)
+    model, spec, parity, notes = _in_precision(made, options)
+    spec = dataclasses.replace(spec, parity={p.reference: p.to_metadata() for p in parity})
+    set_spec(model, spec)
+    onnx.checker.check_model(model, full_check=True)
+    _write(model, output)
+    return ExportReport(output, spec, made.name, made.assumed, parity, notes)
+
+
+def _from_checkpoint(path: Path, options: ExportOptions) -> _Source:
+    checkpoint = load_checkpoint(path, weights=options.weights, prefix=options.prefix)
+    config = _config(checkpoint.meta)
+    architecture = read_architecture(
+        checkpoint.tensors,
+        config,
+        input_size_wh=options.input_size_wh,
+        exp_on_reg=options.exp_on_reg,
+        share_conv=options.share_conv,
+    )
+    network = architecture.build()
+    load_into(network, checkpoint.tensors)
+    sigmas = checkpoint.tensors.get("head.loss_oks.sigmas")
+    spec, assumed = describe_network(
+        architecture,
+        checkpoint.meta,
+        config,
+        sigmas=None if sigmas is None else sigmas.tolist(),
+        skeleton=None if options.skeleton is None else load_skeleton(options.skeleton),
+        class_names=options.class_names,
+        padding=options.padding,
+        source_sha256=checkpoint.sha256,
+    )
+    frames = _pictures(spec, options)
+    rule = None if spec.task == "pose" else options.suppression
+    model, written = write_network(network, architecture, spec, _form(options, spec))
+    seen = observe_network(network, architecture, spec, frames, rule=rule)
+    report = _compared(seen, model, written, frames, "pytorch", "fp32", options)
+    return _Source(model, written, architecture.name, assumed, (report,), frames)
+
+
+def _from_onnx(path: Path, options: ExportOptions) -> _Source:
+    file = _model_file(path, options)
+    try:
+        source = onnx.load_from_string(file.data) if isinstance(file.data, bytes) else onnx.load(str(file.data))
+    except Exception as error:
+        raise ModelError(f"cannot read {path}: {error}. Download or export it again.") from error
+    spec = file.spec if file.spec.source_sha256 else dataclasses.replace(file.spec, source_sha256=_sha256(file))
+    frames = _pictures(spec, options)
+    if spec.input_format == "nhwc_uint8":
+        if options.raw:
+            raise ExportError(f"{path} is a deploy graph; the raw form is made from the checkpoint.")
+        return _Source(source, spec, path.stem, (), (), frames)
+    if options.raw:
+        return _Source(source, spec, path.stem, (), (), frames)
+    model, written = upgrade_model(source, spec, _form(options, spec))
+    rule = None if spec.task == "pose" else options.suppression
+    seen = observe_model(source, spec, frames, rule=rule)
+    report = _compared(seen, model, written, frames, "source onnx", "fp32", options)
+    return _Source(model, written, path.stem, (), (report,), frames)
+
+
+def _in_precision(
+    made: _Source, options: ExportOptions
+) -> tuple[onnx.ModelProto, ModelSpec, tuple[ParityReport, ...], tuple[str, ...]]:
+    if options.precision == "fp32":
+        return made.model, made.spec, made.parity, ()
+    notes: tuple[str, ...] = ()
+    rule = None if made.spec.task == "pose" else options.suppression
+    seen = observe_model(made.model, made.spec, made.frames, rule=rule)
+    if options.precision == "fp16":
+        model = convert_to_fp16(made.model, _largest_activations(made))
+    else:
+        from rtmpose_infer.export.quantization import quantize_to_int8
+
+        limit_px = options.parity_limit_px or LIMITS_PX["int8"]
+        model, int8 = quantize_to_int8(made.model, made.spec, made.frames, limit_px=limit_px)
+        notes = (
+            f"{int8.quantized} of {int8.total} convolutions in INT8, {int8.arithmetic:.0%} of the multiplications",
+        )
+    spec = dataclasses.replace(made.spec, precision=options.precision)
+    report = _compared(seen, model, spec, made.frames, "fp32 onnx", options.precision, options)
+    return model, spec, (*made.parity, report), notes
+
+
+def _compared(
+    reference: Observation,
+    model: onnx.ModelProto,
+    spec: ModelSpec,
+    frames: Frames,
+    name: str,
+    precision: str,
+    options: ExportOptions,
+) -> ParityReport:
+    rule = None if spec.task == "pose" else options.suppression
+    limit = LIMITS_PX[precision]
+    if options.parity_limit_px is not None and precision == options.precision:
+        limit = options.parity_limit_px
+    return compare(
+        reference,
+        observe_model(model, spec, frames, rule=rule),
+        name=name,
+        pictures=len(frames),
+        real=options.calibration is not None,
+        limit_px=limit,
+        rule=rule if precision == "fp32" and not options.raw and spec.task == "detection" else None,
+    )
+
+
+def _largest_activations(made: _Source) -> dict[str, float]:
+    """Return the largest magnitude of every float tensor over the pictures, batch by batch."""
+    names = sorted(float_activations(made.model))
+    largest: dict[str, float] = {}
+    for outputs in _run_batches(made.model, made.spec, made.frames, extra=names):
+        for name, values in outputs.items():
+            if values.dtype.kind == "f" and values.size:
+                largest[name] = max(largest.get(name, 0.0), float(np.abs(values).max()))
+    return largest
+
+
+def _form(options: ExportOptions, spec: ModelSpec) -> GraphForm:
+    return GraphForm(
+        raw=options.raw,
+        opset=options.opset,
+        batch=options.batch,
+        vectors=options.vectors,
+        suppression=None if spec.task == "pose" else options.suppression,
+    )
+
+
+def _pictures(spec: ModelSpec, options: ExportOptions) -> Frames:
+    if options.calibration is None:
+        return drawn_pictures(spec, _PICTURES)
+    limit = 300 if options.precision == "int8" else _PICTURES
+    return pictures_from_folder(options.calibration, spec, boxes=options.boxes, limit=limit)
+
+
+def _config(meta: Mapping[str, Any]) -> dict[str, Any]:
+    text = meta.get("cfg") or meta.get("config")
+    return parse_config(text) if isinstance(text, str) else {}
+
+
+def _model_file(path: Path, options: ExportOptions) -> ModelFile:
+    known = {"skeleton": options.skeleton, "padding": options.padding, "input_size_wh": options.input_size_wh}
+    if options.class_names is not None:
+        known["class_names"] = tuple(options.class_names)  # type: ignore[assignment]
+    task = _task(path)
+    return load_model_file(path, task=task, **known)
+
+
+def _task(path: Path) -> str:
+    """Return whether the file's outputs are those of a pose network or of a detector."""
+    model = path / "end2end.onnx" if path.is_dir() else path
+    if path.suffix == ".zip" or not model.is_file():
+        # The archive says it itself: one of the two reads, the other is refused as being of the other task.
+        try:
+            load_model_file(path, task="pose")
+        except ModelError as error:
+            if "a pose model is needed" not in str(error):
+                raise
+            return "detection"
+        return "pose"
+    names = {t.name for t in read_onnx_header(model).outputs}
+    return "pose" if names & {"simcc_x", "simcc_y", "keypoints"} and "dets" not in names else "detection"
+
+
+def _sha256(file: ModelFile) -> str:
+    data = file.data if isinstance(file.data, bytes) else file.data.read_bytes()
+    return hashlib.sha256(data).hexdigest()
+
+
+def _export_ncnn(source: Path, output: Path, options: ExportOptions) -> ExportReport:
+    from rtmpose_infer.export.ncnn import ncnn_from_onnx
+
+    if options.precision == "int8":
+        raise InputError("ncnn files are written with FP16 or float32 weights; leave out --precision int8.")
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder) / "model.onnx"
+        deploy = dataclasses.replace(options, precision="fp32", raw=False, batch=None)
+        report = export(source, model, deploy)
+        half = {"fp32": None, "fp16": True}[options.precision]
+        written = ncnn_from_onnx(model, output, spec=report.spec, half=half)
+    return dataclasses.replace(report, path=written.param, notes=(*report.notes, f"weights in {written.weights.name}"))
+
+
+def _write(model: onnx.ModelProto, output: Path) -> None:
+    temporary = output.with_name(f".{output.name}.{os.getpid()}")
+    try:
+        temporary.write_bytes(model.SerializeToString())
+        temporary.replace(output)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise ExportError(f"cannot write {output}: {error.strerror or error}.") from error

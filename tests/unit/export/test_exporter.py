@@ -1,0 +1,255 @@
+"""The whole exporter: what is written, what is refused, and that nothing is left behind by a refusal."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="the exporter needs the export extra")
+onnx = pytest.importorskip("onnx", reason="the exporter needs the export extra")
+ort = pytest.importorskip("onnxruntime", reason="exported models are run with ONNX Runtime")
+
+from rtmpose_infer import PersonDetector, PoseEstimator  # noqa: E402
+from rtmpose_infer.errors import CheckpointError, InputError, ParityError  # noqa: E402
+from rtmpose_infer.export import ExportOptions, export  # noqa: E402
+from rtmpose_infer.export import exporter as exporter_module  # noqa: E402
+from rtmpose_infer.export.networks.rtmdet import RTMDet  # noqa: E402
+from rtmpose_infer.export.networks.rtmpose import RTMPose  # noqa: E402
+from rtmpose_infer.model_spec import load_model_file  # noqa: E402
+
+POSE = {"deepen_factor": 0.167, "widen_factor": 0.375, "num_keypoints": 17, "input_size_wh": (96, 128)}
+
+
+def filled(network: torch.nn.Module) -> torch.nn.Module:
+    """Give the network weights under which activations keep their size, so that outputs differ from place to place."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if tensor.ndim >= 2:
+                fan_in = tensor[0].numel()
+                tensor.copy_(torch.randn(tensor.shape, generator=generator) * (2 / fan_in) ** 0.5)
+            elif tensor.is_floating_point() and not name.endswith("running_var"):
+                tensor.add_(0.05 * torch.randn(tensor.shape, generator=generator))
+    return network.eval()
+
+
+@pytest.fixture(scope="module")
+def pose_state() -> dict[str, torch.Tensor]:
+    return filled(RTMPose(**POSE)).state_dict()
+
+
+@pytest.fixture(scope="module")
+def pose_checkpoint(tmp_path_factory: pytest.TempPathFactory, pose_state: dict[str, torch.Tensor]) -> Path:
+    path = tmp_path_factory.mktemp("pose") / "small.pth"
+    torch.save({"state_dict": pose_state, "meta": {"epoch": 3}}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def pose_models(tmp_path_factory: pytest.TempPathFactory, pose_checkpoint: Path) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    paths = {"deploy": folder / "deploy.onnx", "raw": folder / "raw.onnx"}
+    export(pose_checkpoint, paths["deploy"])
+    export(pose_checkpoint, paths["raw"], ExportOptions(raw=True))
+    return paths
+
+
+def crops(count: int) -> np.ndarray:
+    return np.random.default_rng(5).integers(0, 256, (count, 128, 96, 3), dtype=np.uint8)
+
+
+def planes(pictures: np.ndarray) -> np.ndarray:
+    mean, std = np.array([123.675, 116.28, 103.53]), np.array([58.395, 57.12, 57.375])
+    return ((pictures[..., ::-1] - mean) / std).transpose(0, 3, 1, 2).astype(np.float32)
+
+
+def run(path: Path, **feeds: np.ndarray) -> dict[str, np.ndarray]:
+    session = ort.InferenceSession(str(path))
+    return dict(zip([o.name for o in session.get_outputs()], session.run(None, feeds), strict=True))
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_the_raw_graph_computes_what_torch_computes(pose_models, pose_state, batch: int) -> None:
+    network = RTMPose(**POSE).eval()
+    network.load_state_dict(pose_state)
+    x = np.random.default_rng(7).standard_normal((batch, 3, 128, 96)).astype(np.float32)
+    with torch.inference_mode():
+        expected = [t.numpy() for t in network(torch.from_numpy(x))]
+    found = run(pose_models["raw"], input=x)
+    np.testing.assert_allclose(found["simcc_x"], expected[0], atol=1e-3)
+    np.testing.assert_allclose(found["simcc_y"], expected[1], atol=1e-3)
+
+
+def test_the_deploy_graph_gives_the_raw_graphs_joints(pose_models) -> None:
+    pictures = crops(3)
+    raw = run(pose_models["raw"], input=planes(pictures))
+    deploy = run(pose_models["deploy"], frames_u8=pictures)
+    joints = np.stack([raw["simcc_x"].argmax(2), raw["simcc_y"].argmax(2)], axis=2) / 2
+    np.testing.assert_allclose(deploy["keypoints"], joints, atol=1e-3)
+    scores = np.minimum(raw["simcc_x"].max(2), raw["simcc_y"].max(2))
+    np.testing.assert_allclose(deploy["scores"], scores, atol=1e-3)
+
+
+def test_a_file_says_of_itself_what_it_needs(pose_models, pose_checkpoint) -> None:
+    spec = load_model_file(pose_models["deploy"], task="pose").spec
+    assert (spec.origin, spec.head, spec.input_format) == ("metadata", "keypoints", "nhwc_uint8")
+    assert spec.input_size_wh == (96, 128)
+    assert spec.skeleton is not None
+    assert spec.skeleton.name == "coco17"
+    assert spec.exporter.startswith("rtmpose_infer ")
+    assert len(spec.source_sha256) == 64
+    assert spec.parity is not None
+    assert spec.parity["pytorch"]["p99_px"] <= 0.05
+
+
+def test_the_exported_file_runs_in_the_pipeline(pose_models) -> None:
+    frame = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    poses = PoseEstimator(pose_models["deploy"], backend="ort").predict(frame, [[10, 10, 100, 200], [50, 20, 200, 230]])
+    assert poses.keypoints.shape == (2, 17, 2)
+
+
+def test_a_detector_suppresses_in_the_graph_for_every_picture_of_a_batch(tmp_path: Path) -> None:
+    checkpoint, output = tmp_path / "det.pth", tmp_path / "det.onnx"
+    network = filled(RTMDet(deepen_factor=0.33, widen_factor=0.25, num_classes=1, depthwise=True))
+    torch.save(network.state_dict(), checkpoint)
+    options = ExportOptions(input_size_wh=(128, 128), class_names=["person"], exp_on_reg=False, share_conv=True)
+    report = export(checkpoint, output, options)
+    assert report.spec.head == "nms"
+    pictures = np.random.default_rng(1).integers(0, 256, (3, 128, 128, 3), dtype=np.uint8)
+    together = run(output, frames_u8=pictures)
+    for index, picture in enumerate(pictures):
+        alone = run(output, frames_u8=picture[None])
+        np.testing.assert_allclose(together["dets"][index], alone["dets"][0], atol=1e-2)
+        np.testing.assert_array_equal(together["labels"][index], alone["labels"][0])
+    assert np.all(np.diff(together["dets"][..., 4], axis=1) <= 1e-6)
+    PersonDetector(output, backend="ort", score_threshold=0.05).predict(pictures[0])
+
+
+def test_half_precision_keeps_the_types_at_the_border(pose_checkpoint: Path, tmp_path: Path) -> None:
+    output = tmp_path / "half.onnx"
+    report = export(pose_checkpoint, output, ExportOptions(precision="fp16", parity_limit_px=96))
+    model = onnx.load(output)
+    assert report.spec.precision == "fp16"
+    assert model.graph.input[0].type.tensor_type.elem_type == onnx.TensorProto.UINT8
+    assert {o.type.tensor_type.elem_type for o in model.graph.output} == {onnx.TensorProto.FLOAT}
+    assert any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer)
+
+
+def test_a_published_file_is_upgraded(pose_models, tmp_path: Path) -> None:
+    output = tmp_path / "upgraded.onnx"
+    export(pose_models["raw"], output)
+    pictures = crops(2)
+    a, b = run(output, frames_u8=pictures), run(pose_models["deploy"], frames_u8=pictures)
+    np.testing.assert_allclose(a["keypoints"], b["keypoints"], atol=1e-3)
+
+
+def test_averaged_weights_prefixes_and_nesting_are_found(pose_state, tmp_path: Path) -> None:
+    path = tmp_path / "nested.pth"
+    noise = {k: torch.zeros_like(v) for k, v in pose_state.items()}
+    wrapped = {f"module.{k}": v for k, v in pose_state.items()}
+    torch.save({"state_dict": noise, "ema_state_dict": wrapped, "epoch": 1}, path)
+    report = export(path, tmp_path / "a.onnx")
+    pictures = crops(1)
+    torch.save(pose_state, tmp_path / "plain.pth")
+    export(tmp_path / "plain.pth", tmp_path / "b.onnx")
+    a, b = (run(tmp_path / f"{n}.onnx", frames_u8=pictures) for n in "ab")
+    np.testing.assert_array_equal(a["keypoints"], b["keypoints"])
+    assert report.name
+
+
+class Harmful:
+    """Would write a file when it is unpickled."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.write_text, (self.path, "executed"))
+
+
+@pytest.mark.parametrize("kind", ["torch", "pickle"])
+def test_a_checkpoint_that_would_run_code_is_refused_and_runs_nothing(tmp_path: Path, kind: str) -> None:
+    trace, path = tmp_path / "trace.txt", tmp_path / "hostile.pth"
+    content = {"state_dict": {"backbone.stem.0.conv.weight": Harmful(trace)}}
+    if kind == "torch":
+        torch.save(content, path)
+    else:
+        path.write_bytes(pickle.dumps(content))
+    with pytest.raises(CheckpointError):
+        export(path, tmp_path / "out.onnx")
+    assert not trace.exists()
+    assert not (tmp_path / "out.onnx").exists()
+
+
+def test_a_truncated_checkpoint_is_refused(pose_checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "cut.pth"
+    path.write_bytes(pose_checkpoint.read_bytes()[:-5000])
+    with pytest.raises(CheckpointError):
+        export(path, tmp_path / "out.onnx")
+
+
+def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "other.pth"
+    torch.save({"state_dict": {"fc.weight": torch.zeros(3, 3)}}, path)
+    with pytest.raises(CheckpointError):
+        export(path, tmp_path / "out.onnx")
+
+
+def test_a_missing_tensor_is_named(pose_state, tmp_path: Path) -> None:
+    path = tmp_path / "lacking.pth"
+    gone = "backbone.stage2.0.conv.weight"
+    torch.save({k: v for k, v in pose_state.items() if k != gone}, path)
+    with pytest.raises(CheckpointError, match="stage2"):
+        export(path, tmp_path / "out.onnx")
+
+
+def test_a_graph_that_computes_something_else_is_not_written(
+    pose_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out.onnx"
+    output.write_bytes(b"an earlier export")
+    real = exporter_module.write_network
+
+    def wrong(*arguments):
+        model, spec = real(*arguments)
+        for tensor in model.graph.initializer:  # the classifiers' bins in reverse: left becomes right
+            if tensor.data_type == onnx.TensorProto.FLOAT and len(tensor.dims) == 2:
+                values = onnx.numpy_helper.to_array(tensor)
+                tensor.CopyFrom(onnx.numpy_helper.from_array(values[:, ::-1].copy(), tensor.name))
+        return model, spec
+
+    monkeypatch.setattr(exporter_module, "write_network", wrong)
+    with pytest.raises(ParityError, match="limit"):
+        export(pose_checkpoint, output)
+    assert output.read_bytes() == b"an earlier export"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"precision": "int4"}, "precision"),
+        ({"precision": "int8"}, "calibration"),
+        ({"opset": 3}, "opset"),
+        ({"batch": 0}, "batch"),
+        ({"parity_limit_px": 0.0}, "parity limit"),
+    ],
+)
+def test_wrong_options_are_refused(options: dict[str, object], words: str) -> None:
+    with pytest.raises(InputError, match=words):
+        ExportOptions(**options)
+
+
+def test_wrong_outputs_are_refused_before_any_work(pose_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\.onnx"):
+        export(pose_checkpoint, tmp_path / "model.engine")
+    with pytest.raises(InputError, match="no folder"):
+        export(pose_checkpoint, tmp_path / "none" / "model.onnx")
+
+
+def test_a_skeleton_of_another_size_is_refused(pose_checkpoint: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="26 keypoints"):
+        export(pose_checkpoint, tmp_path / "out.onnx", ExportOptions(skeleton="halpe26"))
