@@ -368,6 +368,11 @@ class PoseTracker:
         """Return what the networks really run on, by ``"detector"`` and ``"pose"``."""
         return self.pipeline.describe()
 
+    @property
+    def closed(self) -> bool:
+        """Whether ``close`` was called."""
+        return self._closed
+
     def close(self) -> None:
         """End the tracker, and free the networks unless they are shared; may be called twice."""
         self._closed = True

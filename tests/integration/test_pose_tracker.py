@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from rtmpose_infer import PosePipeline, Poses, PoseTracker, TrackerConfig
-from rtmpose_infer.errors import InputError, ShapeError
+from rtmpose_infer.errors import ClosedError, InputError, ShapeError
 from tests.painted import joints_of, paint, painted_estimator, painted_pipeline
 from tests.tiny_onnx import light_at, light_detector, light_pose, write
 
@@ -308,6 +308,18 @@ def test_a_stream_whose_first_frame_is_bad_has_not_joined():
     assert [p.frame_index for p in poses.values()] == [0, 0]
 
 
+def test_several_threads_may_track_streams_of_one_pipeline():
+    pipeline = painted_pipeline().pipeline
+    streams = {key: walking([key], 12, speed=1.0 + key) for key in range(4)}
+
+    def track(key: int) -> list[Poses]:
+        return [pipeline.track_many({key: frame})[key] for frame, _ in streams[key]]
+
+    with ThreadPoolExecutor(4) as pool:
+        for key, results in zip(streams, pool.map(track, streams), strict=True):
+            assert all(same(one, other) for one, other in zip(results, tracked_alone(streams[key]), strict=True))
+
+
 # --- asynchronous
 
 
@@ -338,6 +350,31 @@ def test_awaiting_does_not_block_the_loop_and_keeps_the_order():
 def test_awaiting_raises_what_calling_raises():
     with PoseTracker(painted_pipeline().pipeline) as tracker, pytest.raises(ShapeError):
         asyncio.run(tracker.atrack(np.zeros((4, 4), np.uint8)))
+
+
+def test_closing_gives_the_frames_that_wait_an_error_and_does_not_hang():
+    painted = painted_pipeline()
+    started, go_on = threading.Event(), threading.Event()
+    painted.pose.before = lambda: (started.set(), go_on.wait(20))
+    tracker = PoseTracker(painted.pipeline)
+    frame = walking([0], 1)[0][0]
+
+    async def main() -> list[object]:
+        pending = [asyncio.ensure_future(tracker.atrack(frame)) for _ in range(3)]
+        await asyncio.to_thread(started.wait, 20)
+        closing = asyncio.ensure_future(asyncio.to_thread(tracker.close))
+        while not tracker.closed:
+            await asyncio.sleep(0.001)
+        go_on.set()
+        results = await asyncio.gather(*pending, return_exceptions=True)
+        await closing
+        return results
+
+    results = asyncio.run(main())
+    assert len(results[0]) == 1
+    assert [type(r) for r in results[1:]] == [ClosedError, ClosedError]
+    with pytest.raises(ClosedError):
+        asyncio.run(tracker.atrack(frame))
 
 
 def test_closing_ends_the_trackers_thread():
