@@ -68,11 +68,11 @@ def _assign_rows(costs: npt.NDArray[np.float64]) -> tuple[Indices, Indices]:
         if row_of_col[col] < 0:
             row_of_col[col], col_of_row[row] = row, col
 
-    for start in np.flatnonzero(col_of_row < 0):
+    for start in np.flatnonzero(col_of_row < 0).tolist():
         distance = np.full(width, np.inf)
         parent = np.full(width, -1, np.intp)
         done = np.zeros(width, bool)
-        row, so_far = start, 0.0
+        row, so_far = int(start), 0.0
         while True:
             through = so_far + costs[row] - row_price[row] - col_price
             better = ~done & (through < distance)
@@ -84,15 +84,15 @@ def _assign_rows(costs: npt.NDArray[np.float64]) -> tuple[Indices, Indices]:
             if row_of_col[col] < 0:
                 break
             done[col] = True
-            row = row_of_col[col]
+            row = int(row_of_col[col])
         slack = so_far - distance[done]
         col_price[done] -= slack
         row_price[start] += so_far
         row_price[row_of_col[done]] += slack
         while True:
-            row = parent[col]
+            row = int(parent[col])
             row_of_col[col] = row
-            col_of_row[row], col = col, col_of_row[row]
+            col_of_row[row], col = col, int(col_of_row[row])
             if row == start:
                 break
     return np.arange(count, dtype=np.intp), col_of_row

@@ -42,7 +42,8 @@ __all__ = ["ExportOptions", "ExportReport", "export"]
 
 Frames = npt.NDArray[np.uint8]
 
-_PICTURES = 32
+_PICTURES = {"pose": 32, "detection": 8, "one_stage": 8}
+_DIM = 0.01
 _CHECKPOINTS = {".pth", ".pt", ".ckpt"}
 _SUPPRESSION = Suppression(score_threshold=0.05, iou_threshold=0.6)
 
@@ -200,6 +201,9 @@ def _from_checkpoint(path: Path, options: ExportOptions) -> _Source:
     rule = None if spec.task == "pose" else options.suppression
     model, written = write_network(network, architecture, spec, _form(options, spec))
     seen = observe_network(network, architecture, spec, frames, rule=rule)
+    if seen.saturated and options.calibration is None:
+        frames = drawn_pictures(spec, _PICTURES[spec.task], brightness=_DIM)
+        seen = observe_network(network, architecture, spec, frames, rule=rule)
     report = _compared(seen, model, written, frames, "pytorch", "fp32", options)
     return _Source(model, written, architecture.name, assumed, (report,), frames)
 
@@ -295,8 +299,8 @@ def _form(options: ExportOptions, spec: ModelSpec) -> GraphForm:
 
 def _pictures(spec: ModelSpec, options: ExportOptions) -> Frames:
     if options.calibration is None:
-        return drawn_pictures(spec, _PICTURES)
-    limit = 300 if options.precision == "int8" else _PICTURES
+        return drawn_pictures(spec, _PICTURES[spec.task])
+    limit = 300 if options.precision == "int8" else _PICTURES[spec.task]
     return pictures_from_folder(options.calibration, spec, boxes=options.boxes, limit=limit)
 
 

@@ -95,7 +95,7 @@ def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:  # one answer pe
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
             a, b = _evaluate(left, known), _evaluate(right, known)
             if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-                return _ARITHMETIC[type(op)](a, b)  # type: ignore[no-untyped-call]
+                return _ARITHMETIC[type(op)](a, b)
         case _:
             pass
     raise _NotLiteralError

@@ -27,7 +27,7 @@ import torch
 from rtmpose_infer.errors import BackendUnavailableError, ParityError
 from rtmpose_infer.export.deploy_graph import Suppression, cell_corners
 from rtmpose_infer.export.networks import rtmdet, rtmo, yolox
-from rtmpose_infer.geometry import nms
+from rtmpose_infer.geometry import iou_matrix
 from rtmpose_infer.preprocess import InputBuffer
 from rtmpose_infer.simcc import decode_simcc
 
@@ -81,6 +81,18 @@ class Observation:
     cells: tuple[Floats, Floats] | None = None
     detections: tuple[Floats, ...] = ()
     people: tuple[tuple[npt.NDArray[np.intp], Floats, Floats], ...] = ()
+
+    @property
+    def saturated(self) -> bool:
+        """Whether a detector's answers say nothing: scores of exactly one, or boxes without bounds.
+
+        Untrained networks do that to photographs, and which of many equal scores wins is chance.
+        """
+        if self.cells is None:
+            return False
+        boxes, scores = self.cells
+        full = (scores.max(axis=(1, 2)) >= np.float32(1 - 1e-6)).mean()
+        return bool(full > 0.25 or (np.abs(np.nan_to_num(boxes, nan=np.inf)) > 1e5).mean() > 0.01)
 
     @property
     def clear(self) -> npt.NDArray[np.bool_]:
@@ -143,11 +155,13 @@ def displacements(reference: Observation, candidate: Observation) -> tuple[Float
             f"the exported network gives places {candidate.points.shape} where the source gives "
             f"{reference.points.shape}."
         )
-    if not (np.isfinite(candidate.points).all() and np.isfinite(candidate.scores).all()):
+    clear = reference.clear & np.isfinite(reference.points).all(axis=1)
+    if not (np.isfinite(candidate.points[clear]).all() and np.isfinite(candidate.scores[clear]).all()):
         raise ParityError(
             "the exported network gives NaN or infinity; an activation overflows. Export it with --precision fp32."
         )
-    clear = reference.clear
+    if not clear.any():
+        raise ParityError("the source itself gives no finite answer to any of the pictures; its weights are broken.")
     difference = reference.points[clear] - candidate.points[clear]
     moved = np.linalg.norm(difference, axis=1) if difference.shape[1] == 2 else np.abs(difference).mean(axis=1)
     changed = np.abs(reference.scores[clear] - candidate.scores[clear])
@@ -214,8 +228,9 @@ def _displaced_people(reference: Observation, candidate: Observation) -> tuple[F
     ):
         _, ours, theirs = np.intersect1d(cells, own_cells, return_indices=True)
         kept, shared = kept + len(cells), shared + len(ours)
-        moved.append(np.linalg.norm(points[ours] - own_points[theirs], axis=-1).reshape(-1))
-        changed.append(np.abs(scores[ours] - own_scores[theirs]).reshape(-1))
+        finite = np.isfinite(points[ours]).all(axis=-1)
+        moved.append(np.linalg.norm(points[ours] - own_points[theirs], axis=-1)[finite])
+        changed.append(np.abs(scores[ours] - own_scores[theirs])[finite])
     if shared < 0.8 * kept:
         raise ParityError(
             f"of {kept} people that the source finds, the exported network finds {shared} at the same place. "
@@ -273,9 +288,9 @@ def observe_network(
     if architecture.task == "pose":
         return _observed_vectors(maps[0], maps[1], spec.split_ratio)
     if architecture.family == "rtmdet":
-        return _observed_boxes(*_rtmdet_cells(maps, size, rtmdet.STRIDES), rule)
+        return _observed_boxes(*_rtmdet_cells(maps, size, rtmdet.STRIDES), size, rule)
     if architecture.family == "yolox":
-        return _observed_boxes(*_yolox_cells(maps, size, yolox.STRIDES, centred=False), rule)
+        return _observed_boxes(*_yolox_cells(maps, size, yolox.STRIDES, centred=False), size, rule)
     return _observed_people(network, maps, size, rule)
 
 
@@ -292,7 +307,8 @@ def _flat(maps: Sequence[Floats]) -> Floats:
 
 
 def _sigmoid(x: Floats) -> Floats:
-    return np.asarray(1 / (1 + np.exp(-x.astype(np.float64))), np.float32)
+    with np.errstate(over="ignore"):
+        return np.asarray(1 / (1 + np.exp(-x.astype(np.float64))), np.float32)
 
 
 def _rtmdet_cells(maps: Sequence[Floats], size_wh: Sequence[int], strides: Sequence[int]) -> tuple[Floats, Floats]:
@@ -318,7 +334,8 @@ def _centre_cells(encoded: Floats, size_wh: Sequence[int], strides: Sequence[int
     corners, sizes = cell_corners(size_wh, strides)
     origin = corners + sizes[:, None] / 2 if centred else corners
     centre = encoded[..., :2] * sizes[:, None] + origin
-    half = np.exp(encoded[..., 2:]) * sizes[:, None] / 2
+    with np.errstate(over="ignore"):
+        half = np.exp(encoded[..., 2:]) * sizes[:, None] / 2
     return np.concatenate((centre - half, centre + half), axis=2)
 
 
@@ -347,11 +364,12 @@ def observe_model(
     if spec.head == "rtmdet":
         maps = [outputs[o.name] for o in model.graph.output]
         strides = [8 * 2**i for i in range(len(maps) // 2)]
-        return _observed_boxes(*_rtmdet_cells(maps, spec.input_size_wh, strides), rule)
+        return _observed_boxes(*_rtmdet_cells(maps, spec.input_size_wh, strides), spec.input_size_wh, rule)
     if spec.head == "yolox":
         rows = next(iter(outputs.values()))
         boxes = _centre_cells(rows[..., :4], spec.input_size_wh, yolox.STRIDES, centred=False)
-        return _observed_boxes(boxes, (rows[..., 4:5] * rows[..., 5:]).transpose(0, 2, 1), rule)
+        scores = (rows[..., 4:5] * rows[..., 5:]).transpose(0, 2, 1)
+        return _observed_boxes(boxes, scores, spec.input_size_wh, rule)
     if len(probes) != 2:
         raise ParityError("the model has no NonMaxSuppression to compare the boxes at.")
     boxes, scores = (outputs[name] for name in probes)
@@ -359,7 +377,7 @@ def observe_model(
         boxes = boxes.transpose(0, 2, 1)
     if scores.shape[2] != boxes.shape[1]:
         scores = scores.transpose(0, 2, 1)
-    seen = _observed_boxes(boxes, scores, rule)
+    seen = _observed_boxes(boxes, scores, spec.input_size_wh, rule)
     if spec.task == "one_stage":
         return dataclasses.replace(seen, people=_people_of_rows(boxes, scores, outputs, spec.input_size_wh))
     dets = outputs["dets"] if "dets" in outputs else next(iter(outputs.values()))
@@ -500,23 +518,34 @@ def _prominence(vectors: Floats) -> Floats:
     return np.asarray((peak - rest) / np.maximum(height, 1e-12), np.float32)
 
 
-def _observed_boxes(boxes: Floats, scores: Floats, rule: Suppression) -> Observation:
+def _observed_boxes(boxes: Floats, scores: Floats, size_wh: Sequence[int], rule: Suppression) -> Observation:
     best = scores.max(axis=1)
+    inside = np.clip(boxes, 0, np.array([*size_wh, *size_wh], np.float32))  # what lies outside is cut off anyway
     clarity = np.zeros_like(best)
     for picture, picture_boxes, picture_scores in zip(clarity, boxes, scores, strict=True):
         kept = _suppressed(picture_boxes, picture_scores, rule)
         np.maximum.at(picture, kept % len(picture), picture_scores.reshape(-1)[kept])
-    return Observation(boxes.reshape(-1, 4), best.reshape(-1), clarity.reshape(-1), cells=(boxes, scores))
+    return Observation(inside.reshape(-1, 4), best.reshape(-1), clarity.reshape(-1), cells=(boxes, scores))
 
 
 def _suppressed(boxes: Floats, scores: Floats, rule: Suppression) -> npt.NDArray[np.intp]:
     """Return class·P + cell of the boxes ``[P, 4]`` that suppression in numpy keeps, best first."""
     labels, cells = np.nonzero(scores > rule.score_threshold)
+    order = np.argsort(-scores[labels, cells], kind="stable")
+    labels, cells = labels[order], cells[order]
     # The operator takes two opposite corners in any order.
     low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
     upright = np.concatenate((low, high), axis=1)[cells]
-    kept = nms(upright, scores[labels, cells], iou_threshold=rule.iou_threshold, labels=labels)
-    return np.asarray((labels * len(boxes) + cells)[kept][: rule.max_detections], np.intp)
+    alive = np.ones(len(order), np.bool_)
+    kept: list[int] = []
+    with np.errstate(over="ignore", invalid="ignore"):  # untrained networks give boxes without bounds
+        while len(kept) < rule.max_detections and alive.any():
+            best = int(alive.argmax())
+            kept.append(best)
+            overlap = iou_matrix(upright[best : best + 1], upright)[0]
+            alive &= ~((overlap > rule.iou_threshold) & (labels == labels[best]))
+            alive[best] = False
+    return np.asarray(labels[kept] * len(boxes) + cells[kept], np.intp)
 
 
 def _observed_people(
@@ -539,7 +568,7 @@ def _observed_people(
                 inputs = (torch.from_numpy(a[cells].copy()) for a in (vectors[i], boxes[i], centres))
                 keypoints = decoder(*inputs).numpy()
         people.append((cells, keypoints, seen[i][cells]))
-    return dataclasses.replace(_observed_boxes(boxes, scores, rule), people=tuple(people))
+    return dataclasses.replace(_observed_boxes(boxes, scores, size_wh, rule), people=tuple(people))
 
 
 def _people_of_rows(

@@ -81,13 +81,14 @@ def pictures_from_folder(
     return made[:count]
 
 
-def drawn_pictures(spec: ModelSpec, count: int, *, seed: int = 0) -> Frames:
+def drawn_pictures(spec: ModelSpec, count: int, *, seed: int = 0, brightness: float = 1.0) -> Frames:
     """Return ``count`` drawn network inputs ``[count, H, W, 3]`` uint8 BGR, the same for the same seed.
 
     Args:
         spec: Input size and task: one figure per picture for a pose network, several otherwise.
         count: How many.
         seed: Which ones.
+        brightness: Factor on all values, 0 to 1.
     """
     rng = np.random.default_rng(seed)
     width, height = spec.input_size_wh
@@ -101,7 +102,7 @@ def drawn_pictures(spec: ModelSpec, count: int, *, seed: int = 0) -> Frames:
                 centre = (rng.uniform(0.1, 0.9) * width, rng.uniform(0.3, 0.7) * height)
                 _draw_figure(picture, rng, centre=centre, size=rng.uniform(0.2, 0.9) * height)
         noise = rng.normal(0, rng.uniform(1, 8), picture.shape)
-        picture[:] = np.clip(picture + noise, 0, 255)
+        picture[:] = np.clip((picture + noise) * brightness, 0, 255)
     return made
 
 
