@@ -9,8 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-for package, extra in (("onnx", "export"), ("onnxruntime", "cpu"), ("ncnn", "ncnn")):
-    pytest.importorskip(package, reason=f"the {extra} extra is not installed")
+pytest.importorskip("onnx", reason="the export extra is not installed")
+pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
+pytest.importorskip("ncnn", reason="the ncnn extra is not installed")
 
 import onnx
 from onnx import TensorProto, helper, numpy_helper
@@ -273,7 +274,9 @@ def test_layers_that_ncnn_lacks_are_named(tmp_path: Path) -> None:
         ncnn_from_onnx(source, tmp_path / "det.param", task="detection")
 
 
-def test_a_network_that_ends_ncnns_process_is_an_error_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_network_that_ncnn_refuses_or_that_ends_its_process_is_an_error_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = models.raw_pose(tmp_path / "raw.onnx")
     convert = export._convert
 
