@@ -22,7 +22,7 @@ from rtmpose_infer.model_spec import ModelSpec, load_model_file
 from rtmpose_infer.preprocess import InputBuffer, check_frame, letterbox_into
 from rtmpose_infer.results import Detections
 from rtmpose_infer.stages import NO_CLOCK, StageClock
-from rtmpose_infer.zoo import resolve
+from rtmpose_infer.zoo import resolve, spec_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -78,7 +78,8 @@ class PersonDetector:
         **model_options: Any,
     ) -> None:
         _check_options(score_threshold, iou_threshold, max_detections)
-        file = load_model_file(resolve(model, task="detection"), task="detection", **model_options)
+        path = resolve(model, task="detection")
+        file = load_model_file(path, task="detection", **(spec_fields(model, path) | model_options))
         config = backend_config or BackendConfig(device=device, threads=threads)
         self._set_up(
             load_backend(file, backend=backend, config=config),

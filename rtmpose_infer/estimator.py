@@ -19,7 +19,7 @@ from rtmpose_infer.preprocess import InputBuffer, check_frame, crop_into
 from rtmpose_infer.results import Poses
 from rtmpose_infer.simcc import decode_simcc, mask_unfound
 from rtmpose_infer.stages import NO_CLOCK, StageClock
-from rtmpose_infer.zoo import resolve
+from rtmpose_infer.zoo import resolve, spec_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,7 +65,8 @@ class PoseEstimator:
         backend_config: BackendConfig | None = None,
         **model_options: Any,
     ) -> None:
-        file = load_model_file(resolve(model, task="pose"), task="pose", **model_options)
+        path = resolve(model, task="pose")
+        file = load_model_file(path, task="pose", **(spec_fields(model, path) | model_options))
         config = backend_config or BackendConfig(device=device, threads=threads)
         self._set_up(load_backend(file, backend=backend, config=config), file.spec)
 

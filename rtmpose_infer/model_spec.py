@@ -339,7 +339,7 @@ def _output(header: OnnxHeader, name: str, default: int) -> int:
     return names.index(name) if name in names else default
 
 
-def _head(header: OnnxHeader) -> tuple[str | None, str]:  # noqa: PLR0911  # one answer per family
+def _head(header: OnnxHeader) -> tuple[str | None, str]:  # one answer per family
     names = {t.name for t in header.outputs}
     ranks = [len(t.shape) for t in header.outputs]
     last = [t.shape[-1] if t.shape else None for t in header.outputs]

@@ -26,7 +26,7 @@ from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
 __all__ = ["bench", "main"]
 
 
-def bench(  # noqa: PLR0917  # a command's options
+def bench(  # a command's options
     backend: Annotated[
         str | None, typer.Option(help="onnxruntime (ort), openvino (ov), tensorrt (trt), ncnn or auto.")
     ] = None,

@@ -15,7 +15,7 @@ from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
 __all__ = ["demo"]
 
 
-def demo(  # noqa: PLR0917  # one parameter an option
+def demo(  # one parameter an option
     output: Annotated[Path, typer.Option("-o", "--output", help="Annotated video.")] = Path("demo.mp4"),
     json: Annotated[Path | None, typer.Option("--json", help="Results as JSON; by default beside the video.")] = None,
     detector: Annotated[str, typer.Option(help="Person detector: a file, or a name of the zoo.")] = DEFAULT_DETECTOR,

@@ -23,7 +23,7 @@ class Precision(str, Enum):
     INT8 = "int8"
 
 
-def export(  # noqa: PLR0917  # one parameter an option
+def export(  # one parameter an option
     source: Annotated[
         str,
         typer.Argument(
@@ -114,8 +114,9 @@ def _file(source: str) -> Path:
         return Path(source)
     from rtmpose_infer import zoo
 
-    kinds = zoo.local_formats(source)
-    return zoo.model_path(source, format="pth") if "pth" in kinds else zoo.resolve(source)
+    if "pth" in zoo.local_formats(source) or zoo.model_info(source).runnable is None:
+        return zoo.fetch(source, format="pth")
+    return zoo.resolve(source)
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -47,7 +47,7 @@ class ColourBy(str, Enum):
     ID = "id"
 
 
-def track(  # noqa: PLR0917  # one parameter an option
+def track(  # one parameter an option
     inputs: Annotated[
         list[str],
         typer.Argument(

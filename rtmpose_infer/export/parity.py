@@ -53,6 +53,7 @@ LIMITS_PX = {"fp32": 0.05, "fp16": 0.5, "int8": 2.0}
 _CLEAR = 0.5
 _FEWEST = 20
 _BATCH = 4
+_LIKELY = 2048
 _DEFAULT_RULE = Suppression(score_threshold=0.05, iou_threshold=0.6)
 
 Floats = npt.NDArray[np.float32]
@@ -520,7 +521,7 @@ def _prominence(vectors: Floats) -> Floats:
 
 def _observed_boxes(boxes: Floats, scores: Floats, size_wh: Sequence[int], rule: Suppression) -> Observation:
     best = scores.max(axis=1)
-    inside = np.clip(boxes, 0, np.array([*size_wh, *size_wh], np.float32))  # what lies outside is cut off anyway
+    inside = _inside(boxes, size_wh)
     clarity = np.zeros_like(best)
     for picture, picture_boxes, picture_scores in zip(clarity, boxes, scores, strict=True):
         kept = _suppressed(picture_boxes, picture_scores, rule)
@@ -528,15 +529,31 @@ def _observed_boxes(boxes: Floats, scores: Floats, size_wh: Sequence[int], rule:
     return Observation(inside.reshape(-1, 4), best.reshape(-1), clarity.reshape(-1), cells=(boxes, scores))
 
 
+def _inside(points: Floats, size_wh: Sequence[int]) -> Floats:
+    """Return boxes or joints cut to the picture: what lies outside has no meaning, and untrained networks no bounds."""
+    return np.clip(points, 0, np.tile(np.asarray(size_wh, np.float32), points.shape[-1] // 2))
+
+
 def _suppressed(boxes: Floats, scores: Floats, rule: Suppression) -> npt.NDArray[np.intp]:
     """Return class·P + cell of the boxes ``[P, 4]`` that suppression in numpy keeps, best first."""
     labels, cells = np.nonzero(scores > rule.score_threshold)
     order = np.argsort(-scores[labels, cells], kind="stable")
-    labels, cells = labels[order], cells[order]
+    kept: list[int] = []
+    for limit in (_LIKELY, len(order)):  # the best few thousand nearly always hold all that are kept
+        chosen = order[:limit]
+        kept = _greedy(boxes[cells[chosen]], labels[chosen], rule)
+        if len(kept) == rule.max_detections or len(order) <= limit:
+            break
+    best = order[kept]
+    return np.asarray(labels[best] * len(boxes) + cells[best], np.intp)
+
+
+def _greedy(boxes: Floats, labels: npt.NDArray[np.intp], rule: Suppression) -> list[int]:
+    """Return the rows, best first, that survive; ``boxes`` come best first."""
     # The operator takes two opposite corners in any order.
     low, high = np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])
-    upright = np.concatenate((low, high), axis=1)[cells]
-    alive = np.ones(len(order), np.bool_)
+    upright = np.concatenate((low, high), axis=1)
+    alive = np.ones(len(boxes), np.bool_)
     kept: list[int] = []
     with np.errstate(over="ignore", invalid="ignore"):  # untrained networks give boxes without bounds
         while len(kept) < rule.max_detections and alive.any():
@@ -545,7 +562,7 @@ def _suppressed(boxes: Floats, scores: Floats, rule: Suppression) -> npt.NDArray
             overlap = iou_matrix(upright[best : best + 1], upright)[0]
             alive &= ~((overlap > rule.iou_threshold) & (labels == labels[best]))
             alive[best] = False
-    return np.asarray(labels[kept] * len(boxes) + cells[kept], np.intp)
+    return kept
 
 
 def _observed_people(
@@ -567,7 +584,7 @@ def _observed_people(
             with torch.inference_mode():
                 inputs = (torch.from_numpy(a[cells].copy()) for a in (vectors[i], boxes[i], centres))
                 keypoints = decoder(*inputs).numpy()
-        people.append((cells, keypoints, seen[i][cells]))
+        people.append((cells, _inside(keypoints, size_wh), seen[i][cells]))
     return dataclasses.replace(_observed_boxes(boxes, scores, size_wh, rule), people=tuple(people))
 
 
@@ -577,11 +594,11 @@ def _people_of_rows(
     """Return, per picture, the cell each detection came from, its keypoints and their scores."""
     dets, keypoints = outputs["dets"], outputs["keypoints"]
     joint_scores = outputs["scores"] if "scores" in outputs else keypoints[..., 2]
-    limit = np.array([*size_wh, *size_wh], np.float32)
     people = []
     for i, rows in enumerate(dets):
         found = rows[:, 4] > 0
-        apart = np.abs(rows[found, None, :4] - np.clip(boxes[i], 0, limit)[None]).sum(axis=2)
+        apart = np.abs(rows[found, None, :4] - _inside(boxes[i], size_wh)[None]).sum(axis=2)
         apart += np.abs(rows[found, None, 4] - scores[i].max(axis=0)[None]) * 1e3
-        people.append((apart.argmin(axis=1), keypoints[i][found][..., :2], joint_scores[i][found]))
+        points = _inside(keypoints[i][found][..., :2], size_wh)
+        people.append((apart.argmin(axis=1), points, joint_scores[i][found]))
     return tuple(people)

@@ -281,7 +281,7 @@ def _is_loopback(host: str) -> bool:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows a redirect unless it leaves https, or goes from this machine's own http to another's."""
 
-    def redirect_request(  # noqa: PLR0917  # urllib's signature
+    def redirect_request(  # urllib's signature
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str
     ) -> urllib.request.Request | None:
         try:
