@@ -91,7 +91,8 @@ def prepend_preprocessing(
             planes = graph.add("Sub", [planes, mean_bgr.reshape(1, 3, 1, 1)])
         if not _fold_scale_and_order(graph, readers, network_input, std, rgb=rgb):
             scale_bgr = 1 / np.asarray(std[::-1] if rgb else std, np.float64)
-            planes = graph.add("Mul", [planes, scale_bgr.astype(np.float32).reshape(1, 3, 1, 1)])
+            if (scale_bgr != 1).any():
+                planes = graph.add("Mul", [planes, scale_bgr.astype(np.float32).reshape(1, 3, 1, 1)])
             if rgb:
                 planes = graph.add("Gather", [planes, np.array([2, 1, 0], np.int64)], axis=1)
     for node in readers:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import logging
 import os
 import tempfile
 from dataclasses import dataclass
@@ -19,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import onnx
 
-from rtmpose_infer.errors import ExportError, InputError, ModelError
+from rtmpose_infer.errors import ExportError, InputError, ModelError, ParityError
 from rtmpose_infer.export.architecture import read_architecture
 from rtmpose_infer.export.checkpoint import load_checkpoint, load_into
 from rtmpose_infer.export.deploy_graph import Suppression
 from rtmpose_infer.export.describe import describe_network
 from rtmpose_infer.export.mm_config import parse_config
 from rtmpose_infer.export.onnx_graph import DEFAULT_OPSET, check_opset
-from rtmpose_infer.export.onnx_writer import GraphForm, set_spec, upgrade_model, write_network
+from rtmpose_infer.export.onnx_writer import GraphForm, set_spec, upgrade_model, with_open_batch, write_network
 from rtmpose_infer.export.parity import LIMITS_PX, Observation, ParityReport, compare, observe_model, observe_network
 from rtmpose_infer.export.parity import run_batches as _run_batches
 from rtmpose_infer.export.pictures import drawn_pictures, pictures_from_folder
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 __all__ = ["ExportOptions", "ExportReport", "export"]
+
+_log = logging.getLogger("rtmpose_infer.export")
 
 Frames = npt.NDArray[np.uint8]
 
@@ -222,11 +225,24 @@ def _from_onnx(path: Path, options: ExportOptions) -> _Source:
         return _Source(source, spec, path.stem, (), (), frames)
     if options.raw:
         return _Source(source, spec, path.stem, (), (), frames)
-    model, written = upgrade_model(source, spec, _form(options, spec))
     rule = None if spec.task == "pose" else options.suppression
     seen = observe_model(source, spec, frames, rule=rule)
+    # A published graph with its own suppression is left as it is: its boxes of a batch may be mixed up afterwards.
+    opened = with_open_batch(source) if options.batch is None and spec.head != "nms" else None
+    if opened is not None:
+        try:
+            return _upgraded(opened, spec, path.stem, seen, frames, options)
+        except (ParityError, ExportError) as error:
+            _log.info("the batch of %s stays one: %s", path.name, error)
+    return _upgraded(source, spec, path.stem, seen, frames, options)
+
+
+def _upgraded(
+    source: onnx.ModelProto, spec: ModelSpec, name: str, seen: Observation, frames: Frames, options: ExportOptions
+) -> _Source:
+    model, written = upgrade_model(source, spec, _form(options, spec))
     report = _compared(seen, model, written, frames, "source onnx", "fp32", options)
-    return _Source(model, written, path.stem, (), (report,), frames)
+    return _Source(model, written, name, (), (report,), frames)
 
 
 def _in_precision(

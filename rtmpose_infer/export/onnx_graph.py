@@ -61,12 +61,7 @@ class GraphBuilder:
         self._taken: set[str] = set()
         self._constants: dict[tuple[str, tuple[int, ...], bytes], str] = {}
         if graph is not None:
-            self.nodes.extend(graph.node)
-            self.initializers.update((tensor.name, tensor) for tensor in graph.initializer)
-            self._taken.update(self.initializers)
-            for node in graph.node:
-                self._taken.update((*node.input, *node.output, node.name))
-            self._taken.update(value.name for value in (*graph.input, *graph.output))
+            self._continue(graph)
 
     @contextmanager
     def scope(self, name: str) -> Iterator[None]:
@@ -149,6 +144,21 @@ class GraphBuilder:
         helper.set_model_props(model, dict(metadata))
         onnx.checker.check_model(model, full_check=False)
         return model
+
+    def _continue(self, graph: onnx.GraphProto) -> None:
+        self.initializers.update((tensor.name, tensor) for tensor in graph.initializer)
+        for node in graph.node:
+            self._taken.update((*node.input, *node.output, node.name))
+            value = next((a.t for a in node.attribute if node.op_type == "Constant" and a.name == "value"), None)
+            if value is None:
+                self.nodes.append(node)
+            else:
+                tensor = onnx.TensorProto()
+                tensor.CopyFrom(value)
+                tensor.name = node.output[0]
+                self.initializers[tensor.name] = tensor
+        self._taken.update(self.initializers)
+        self._taken.update(value.name for value in (*graph.input, *graph.output))
 
     def _bypass_output_identities(self) -> None:
         """Let the node that computes an output carry its name, so that no copy is made at run time."""

@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
     from rtmpose_infer.export.architecture import Architecture
 
-__all__ = ["EXPORTER", "GraphForm", "set_spec", "upgrade_model", "write_network"]
+__all__ = ["EXPORTER", "GraphForm", "set_spec", "upgrade_model", "with_open_batch", "write_network"]
 
 EXPORTER = f"rtmpose_infer {__version__}"
 RAW_INPUT = "input"
@@ -113,7 +113,7 @@ def upgrade_model(source: onnx.ModelProto, spec: ModelSpec, form: GraphForm) -> 
     form = dataclasses.replace(form, opset=opset, batch=_fixed_batch(source))
     graph = GraphBuilder(opset=opset, graph=source.graph)
     names = [value.name for value in source.graph.output]
-    input_name = source.graph.input[0].name
+    input_name = _network_input(source).name
     if spec.head == "simcc":
         keypoints = _static_dim(source.graph.output[0], 1) or (spec.skeleton.num_keypoints if spec.skeleton else 0)
         head = _finish_pose(graph, names, keypoints, spec, form)
@@ -131,6 +131,32 @@ def upgrade_model(source: onnx.ModelProto, spec: ModelSpec, form: GraphForm) -> 
     else:
         raise ExportError(f"a model with the head {spec.head!r} cannot be upgraded; it can only be exported anew.")
     return _finished(graph, input_name, head, spec, form, name=source.graph.name or "upgraded")
+
+
+def with_open_batch(source: onnx.ModelProto) -> onnx.ModelProto | None:
+    """Return a published model of batch one as if it took any batch, or ``None`` if its batch is open already.
+
+    Only the declared input and the first size of each reshape are changed. Whether the graph then treats the pictures of
+    a batch apart is for the parity gate to find out.
+    """
+    if _fixed_batch(source) != 1:
+        return None
+    opened = onnx.ModelProto()
+    opened.CopyFrom(source)
+    _network_input(opened).type.tensor_type.shape.dim[0].dim_param = "n"
+    for value in opened.graph.output:
+        if _static_dim(value, 0) == 1:
+            value.type.tensor_type.shape.dim[0].dim_param = "n"
+    del opened.graph.value_info[:]
+    constants = {n.output[0]: a.t for n in opened.graph.node if n.op_type == "Constant" for a in n.attribute}
+    tensors = {**constants, **{t.name: t for t in opened.graph.initializer}}
+    shapes = {n.input[1] for n in opened.graph.node if n.op_type == "Reshape" and n.input[1] in tensors}
+    for name in shapes:
+        sizes = onnx.numpy_helper.to_array(tensors[name]).copy()
+        if sizes.size > 1 and sizes[0] == 1:
+            sizes[0] = 0  # as it comes
+            tensors[name].CopyFrom(onnx.numpy_helper.from_array(sizes, tensors[name].name))
+    return opened
 
 
 def set_spec(model: onnx.ModelProto, spec: ModelSpec) -> None:
@@ -345,10 +371,16 @@ def _in_opset(source: onnx.ModelProto, wanted: int) -> onnx.ModelProto:
         raise ExportError(f"the model cannot be converted from opset {own} to {target}: {error}.") from error
 
 
+def _network_input(source: onnx.ModelProto) -> onnx.ValueInfoProto:
+    weights = {tensor.name for tensor in source.graph.initializer}  # old files declare weights as inputs too
+    value: onnx.ValueInfoProto = next(v for v in source.graph.input if v.name not in weights)
+    if value.type.tensor_type.elem_type != onnx.TensorProto.FLOAT:
+        raise ExportError(f"the model's input {value.name} is not float32; only float32 files are upgraded.")
+    return value
+
+
 def _fixed_batch(source: onnx.ModelProto) -> int | None:
-    weights = {tensor.name for tensor in source.graph.initializer}
-    value = next(v for v in source.graph.input if v.name not in weights)
-    return _static_dim(value, 0)
+    return _static_dim(_network_input(source), 0)
 
 
 def _static_dim(value: onnx.ValueInfoProto, axis: int) -> int | None:
