@@ -269,9 +269,11 @@ def test_a_truncated_detector_is_never_loaded(tmp_path, length):
 
 
 def test_a_model_that_its_runtime_refuses_says_which(tmp_path):
-    # The outside is that of a detector; inside, the first operator gets operands that it cannot take.
+    # The outside is that of a detector; inside is an operator that nobody has.
     content = declared_onnx(
-        [("input", [1, 3, 64, 64], "float32")], [("dets", [1, None, 5], "float32"), ("labels", [1, None], "int64")]
+        [("input", [1, 3, 64, 64], "float32")],
+        [("dets", [1, None, 5], "float32"), ("labels", [1, None], "int64")],
+        first_operator="NoSuchOperator",
     )
     with pytest.raises(ModelError, match=r"refused\.onnx"):
         PersonDetector(write(tmp_path / "refused.onnx", content), backend="onnxruntime")
