@@ -173,7 +173,7 @@ def test_detections_refuse_arrays_of_different_length(count):
 @given(st.lists(st.floats(-1, 2, width=32), min_size=17, max_size=17), st.floats(0, 1, width=32))
 def test_the_person_score_is_box_score_times_mean_of_scores_above_a_fifth(joint_scores, bbox_score):
     person = Poses(np.zeros((1, 17, 2)), np.array([joint_scores], np.float32), np.zeros((1, 4)), [bbox_score], SKELETON)
-    good = [s for s in np.float32(joint_scores) if s > 0.2]
+    good = [s for s in np.float32(joint_scores) if s > np.float32(0.2)]
     expected = bbox_score * sum(good) / len(good) if good else 0.0
     assert person.scores[0] == pytest.approx(expected, rel=1e-5)
 
