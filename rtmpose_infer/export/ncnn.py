@@ -6,8 +6,8 @@ resize of a kind that ncnn does not have becomes the matrix product that it is (
 relative in its place, without a word). Like every export, the result is compared with ONNX Runtime before anything is
 kept.
 
-The gated attention behind RTMPose's last convolution squares numbers that FP16 cannot hold, and phones compute in FP16
-by default. Its layers are marked in the graph, so that ncnn keeps them in float32 wherever the file goes.
+The gated attention behind RTMPose's last convolution sums squares, which FP16 may not hold, and phones compute in FP16
+by default. Its layers are marked in the graph, so that ncnn computes them in float32 wherever the file goes.
 """
 
 from __future__ import annotations
@@ -55,7 +55,8 @@ _CLEAR_SCORE = 0.3
 _FEWEST = 20
 _CONVERTER_S = 900
 _CONVOLUTIONS = {"Convolution", "ConvolutionDepthWise", "Deconvolution"}
-_FLOAT32_ONLY = " 31=3"  # ncnn's mask of what a layer must not do: FP16 arithmetic, FP16 storage
+# ncnn's mask of what a layer must not do; 1 is arithmetic in FP16. Its mark for storage, 2, breaks Vulkan's shaders.
+_FLOAT32_ARITHMETIC = " 31=1"
 # What ncnn's Interp can do: (mode, coordinate transformation, nearest mode)
 _RESIZES = {
     ("nearest", "asymmetric", "floor"),
@@ -379,12 +380,12 @@ def _convert(model: onnx.ModelProto, made: Path, spec: ModelSpec, *, half: bool)
 
 
 def _attention_in_float32(text: str, types: Sequence[str]) -> str:
-    """Mark all layers behind the last convolution as not to be computed or kept in FP16."""
+    """Mark all layers behind the last convolution as not to be computed in FP16."""
     last = max((i for i, kind in enumerate(types) if kind in _CONVOLUTIONS), default=len(types))
     lines = [line for line in text.splitlines() if line.strip()]
     for i, kind in enumerate(types):
         if i > last and kind != "Split":
-            lines[i + 2] += _FLOAT32_ONLY
+            lines[i + 2] += _FLOAT32_ARITHMETIC
     return "\n".join(lines) + "\n"
 
 
