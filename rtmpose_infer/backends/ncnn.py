@@ -122,6 +122,10 @@ class NcnnBackend(Backend):
             probed = self._extract(self._net, np.zeros(shape[1:], np.float32))
         except InferenceError as error:
             raise ModelError(f"ncnn cannot run {model.name} on a {width}×{height} picture: {error}") from error
+        if not all(np.isfinite(array).all() for array in probed):  # a shader that did not compile goes on all the same
+            raise ModelError(
+                f"{model.name} gives NaN or infinity in ncnn on this device; load it with precision='fp32' or on the CPU."
+            )
         names = _output_names(model.spec, self._blobs, model.name)
         super().__init__(
             [TensorSpec(source, shape, np.dtype(np.float32))],

@@ -125,6 +125,13 @@ def test_weights_that_are_cut_off_are_refused(files: Path, keep: int) -> None:
         load(files)
 
 
+def test_a_network_that_gives_nan_is_refused_when_it_is_loaded(files: Path) -> None:
+    weights = files.with_suffix(".bin")
+    weights.write_bytes(weights.read_bytes()[:-4] + np.float32(np.nan).tobytes())
+    with pytest.raises(ModelError, match="NaN or infinity"):
+        load(files)
+
+
 def test_a_spec_with_uint8_input_is_refused(files: Path) -> None:
     files.with_suffix(".json").write_text(models.DEPLOY_SPEC.to_json())
     with pytest.raises(ModelError, match="takes float planes"):
