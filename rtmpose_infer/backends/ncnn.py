@@ -8,7 +8,8 @@ FP16) and ``.json`` (the model's spec).
 Decisions:
 
 - Weights are read in FP16 and everything is computed in float32 unless asked otherwise, so that results are those of
-  the other runtimes.
+  the other runtimes. ncnn's own defaults compute in FP16 wherever the CPU or GPU can, so what a network gives, and
+  whether it overflows, would depend on the machine; here every option that narrows numbers is set, none is left to it.
 - ncnn's OpenMP is told to sleep while it waits. Left alone its threads spin, and on a machine that does anything else
   besides, a call takes twenty times as long (measured, two threads on two busy cores).
 - ncnn's parser trusts its files, so the graph is checked here first.
@@ -28,7 +29,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec
-from rtmpose_infer.errors import BackendUnavailableError, DeviceUnavailableError, InferenceError, InputError, ModelError
+from rtmpose_infer.errors import (
+    BackendUnavailableError,
+    DeviceUnavailableError,
+    InferenceError,
+    InputError,
+    ModelError,
+    OutputMismatchError,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -45,6 +53,8 @@ _MOST_LAYERS = 100_000
 _OPTIONS = {"precision"}
 _PRECISIONS = ("fp32", "fp16")
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
+_HALF_OPTIONS = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")
+_BFLOAT_OPTIONS = ("use_bf16_packed", "use_bf16_storage")
 _SOFTWARE_DEVICE = 3  # ncnn's types: discrete, integrated, virtual, CPU
 _import_lock = threading.Lock()
 
@@ -61,6 +71,7 @@ def load(model: ModelFile, config: BackendConfig) -> NcnnBackend:
         BackendUnavailableError: ncnn is not installed.
         DeviceUnavailableError: There is no such Vulkan device.
         ModelError: The files are missing, broken, or not as their spec says.
+        OutputMismatchError: The network gives NaN or infinity on this device.
         InputError: An option or device is unknown.
     """
     if unknown := set(config.options) - _OPTIONS:
@@ -106,8 +117,7 @@ class NcnnBackend(Backend):
         options = self._net.opt
         if threads is not None:
             options.num_threads = threads
-        half = precision == "fp16"
-        options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = half
+        _set_precision(options, half=precision == "fp16")
         options.openmp_blocktime = 0
         if vulkan_device is not None:
             options.use_vulkan_compute = True
@@ -123,8 +133,14 @@ class NcnnBackend(Backend):
         except InferenceError as error:
             raise ModelError(f"ncnn cannot run {model.name} on a {width}×{height} picture: {error}") from error
         if not all(np.isfinite(array).all() for array in probed):  # a shader that did not compile goes on all the same
-            raise ModelError(
-                f"{model.name} gives NaN or infinity in ncnn on this device; load it with precision='fp32' or on the CPU."
+            raise OutputMismatchError(
+                f"{model.name} gives NaN or infinity in ncnn, computed in {precision} on "
+                f"{'the CPU' if vulkan_device is None else f'vulkan:{vulkan_device}'}. "
+                + (
+                    "Its weights are broken or beyond FP16's range: export it again with float32 weights."
+                    if vulkan_device is None and precision == "fp32"
+                    else "Load it with precision='fp32' and device='cpu'."
+                )
             )
         names = _output_names(model.spec, self._blobs, model.name)
         super().__init__(
@@ -209,6 +225,15 @@ def check_param(text: str, name: str) -> list[str]:
     if len(made) != blobs:
         raise ModelError(f"{name} announces {blobs} tensors and has {len(made)}. Export it again.")
     return [fields[0] for fields in lines[2:]]
+
+
+def _set_precision(options: Any, *, half: bool) -> None:
+    """Set every option of a network that narrows numbers, whatever ncnn's defaults are on this machine."""
+    for name in _HALF_OPTIONS:
+        setattr(options, name, half)
+    for name in _BFLOAT_OPTIONS:  # eight bits of mantissa: joints move by pixels
+        if hasattr(options, name):  # older versions have not all of them
+            setattr(options, name, False)
 
 
 def _load_files(ncnn: ModuleType, net: Any, model: ModelFile) -> None:

@@ -32,7 +32,7 @@ from onnx import helper, numpy_helper
 from rtmpose_infer.backends import BackendConfig, load_backend
 from rtmpose_infer.backends.ncnn import check_param, import_ncnn
 from rtmpose_infer.cache import atomic_write
-from rtmpose_infer.errors import BackendUnavailableError, ExportError, ModelError, ParityError
+from rtmpose_infer.errors import BackendUnavailableError, ExportError, ModelError, OutputMismatchError, ParityError
 from rtmpose_infer.export.pictures import drawn_pictures
 from rtmpose_infer.model_spec import METADATA_KEY, ModelSpec, load_model_file
 from rtmpose_infer.preprocess import InputBuffer
@@ -54,6 +54,10 @@ _CLEAR_PEAK = 0.1
 _CLEAR_SCORE = 0.3
 _FEWEST = 20
 _CONVERTER_S = 900
+_NO_NUMBERS = (
+    "the converted network gives NaN or infinity; where its weights were stored in FP16, they are beyond 65504. "
+    "No file was written."
+)
 _CONVOLUTIONS = {"Convolution", "ConvolutionDepthWise", "Deconvolution"}
 # ncnn's mask of what a layer must not do; 1 is arithmetic in FP16. Its mark for storage, 2, breaks Vulkan's shaders.
 _FLOAT32_ARITHMETIC = " 31=1"
@@ -418,7 +422,7 @@ def _displacement(model: onnx.ModelProto, made: Path, spec: ModelSpec, frames: F
                 f"{[r.shape for r in reference]}."
             )
         if not all(np.isfinite(a).all() for a in answer):
-            raise ParityError("the converted network gives NaN or infinity. No file was written.")
+            raise ParityError(_NO_NUMBERS)
         apart, clear = (_moved_joints if spec.head == "simcc" else _moved_boxes)(reference, answer, spec)
         moved.append(apart)
         clarity.append(clear)
@@ -441,8 +445,10 @@ def _run_ncnn(made: Path, planes: Floats) -> list[list[Floats]]:
     request = {"param": str(made), "planes": str(source), "answers": str(results)}
     with Worker("rtmpose_infer.export.ncnn:answer_planes") as worker:
         answer = worker.call(request, timeout_s=_CONVERTER_S)
+    if answer.error_type == OutputMismatchError.__name__:
+        raise ParityError(_NO_NUMBERS)
     if not answer.ok:
-        raise ExportError(f"ncnn does not run the converted network: {answer.failure}.")
+        raise ExportError(f"ncnn does not run the converted network: {answer.failure.rstrip('.')}.")
     with np.load(results) as columns:
         return [list(row) for row in zip(*(columns[name] for name in columns.files), strict=True)]
 

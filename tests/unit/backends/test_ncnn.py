@@ -15,7 +15,7 @@ pytest.importorskip("onnx", reason="the export extra is not installed")
 
 from rtmpose_infer.backends import BackendConfig, load_backend
 from rtmpose_infer.backends import ncnn as adapter
-from rtmpose_infer.errors import DeviceUnavailableError, InferenceError, InputError, ModelError
+from rtmpose_infer.errors import DeviceUnavailableError, InferenceError, InputError, ModelError, OutputMismatchError
 from rtmpose_infer.model_spec import ModelFile, load_model_file
 from tests.contract import models
 
@@ -78,6 +78,46 @@ def test_half_precision_is_told_and_close(written: Path) -> None:
             np.testing.assert_allclose(backend.run({"in0": planes})[name], value, rtol=1e-2, atol=1e-2)
 
 
+NARROWING = {
+    "use_fp16_packed",
+    "use_fp16_storage",
+    "use_fp16_arithmetic",
+    "use_bf16_packed",
+    "use_bf16_storage",
+}
+
+
+@pytest.mark.parametrize("precision", [None, "fp32", "fp16"])
+def test_numbers_are_narrowed_only_when_asked_whatever_the_machine_can(
+    written: Path, monkeypatch: pytest.MonkeyPatch, precision: str | None
+) -> None:
+    """A CPU with FP16 arithmetic must give what one without it gives, so no option is left to ncnn's defaults."""
+    import ncnn
+
+    made: list[ncnn.Net] = []
+
+    def net_of_a_machine_that_can_all() -> ncnn.Net:
+        net = ncnn.Net()
+        for name in NARROWING:
+            setattr(net.opt, name, True)
+        made.append(net)
+        return net
+
+    class Module:
+        Net = staticmethod(net_of_a_machine_that_can_all)
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(ncnn, name)
+
+    monkeypatch.setattr(adapter, "import_ncnn", Module)
+    with load(written, options={} if precision is None else {"precision": precision}):
+        options = made[0].opt
+    left = {name for name in dir(options) if "fp16" in name or "bf16" in name} - NARROWING
+    assert not left, "an option that this adapter does not know"
+    expected = {name for name in NARROWING if precision == "fp16" and "fp16" in name}
+    assert {name for name in NARROWING if getattr(options, name)} == expected
+
+
 def test_a_sound_graph_is_accepted() -> None:
     assert adapter.check_param(GOOD, "good.param") == ["Input", "ReLU", "ReLU"]
 
@@ -128,8 +168,10 @@ def test_weights_that_are_cut_off_are_refused(files: Path, keep: int) -> None:
 def test_a_network_that_gives_nan_is_refused_when_it_is_loaded(files: Path) -> None:
     weights = files.with_suffix(".bin")
     weights.write_bytes(weights.read_bytes()[:-4] + np.float32(np.nan).tobytes())
-    with pytest.raises(ModelError, match="NaN or infinity"):
+    with pytest.raises(OutputMismatchError, match=r"computed in fp32 on the CPU.*float32 weights"):
         load(files)
+    with pytest.raises(OutputMismatchError, match="precision='fp32'"):
+        load(files, options={"precision": "fp16"})
 
 
 def test_a_spec_with_uint8_input_is_refused(files: Path) -> None:

@@ -220,7 +220,7 @@ def test_weights_that_half_precision_cannot_hold_stay_in_float32(
     written = ncnn_from_onnx(source, tmp_path / "det.param", task="detection")
     assert written.spec.precision == "fp32"
     assert "too coarse" in caplog.text
-    with pytest.raises(ParityError, match="No file was written"):
+    with pytest.raises(ParityError, match=r"beyond 65504. No file was written\.$"):
         ncnn_from_onnx(source, tmp_path / "half.param", task="detection", half=True)
     assert not (tmp_path / "half.param").exists()
 
@@ -285,7 +285,7 @@ def test_a_network_that_ncnn_refuses_or_that_ends_its_process_is_an_error_here(
         made.with_suffix(".bin").write_bytes(b"")
 
     monkeypatch.setattr(export, "_convert", spoiled)
-    with pytest.raises(ExportError, match="ncnn does not run the converted network"):
+    with pytest.raises(ExportError, match=r"ncnn does not run the converted network: .*[^.]\.$"):
         ncnn_from_onnx(Path(source.data), tmp_path / "pose.param")
 
 
