@@ -1,8 +1,9 @@
 """How well people were followed: identities against truth, and the smoothness and delay of their joints.
 
-Identity figures (IDF1, MOTA, HOTA and what they are made of) come from ``motrics``, which is checked against TrackEval, the
-reference implementation, and takes any similarity; TrackEval itself cannot be asked for, because it brings an OpenCV that
-overwrites the headless one. People are compared by box overlap or, where truth has joints, by object keypoint similarity.
+Identity figures (IDF1, MOTA, HOTA and what they are made of) come from ``motrics``, which is checked against TrackEval,
+the reference implementation, and takes any similarity; TrackEval itself cannot be asked for, because it brings an
+OpenCV that overwrites the headless one. People are compared by box overlap or, where truth has joints, by object
+keypoint similarity.
 
 Jitter and lag answer two different questions and are never merged: a filter can always buy one with the other.
 """
@@ -10,7 +11,7 @@ Jitter and lag answer two different questions and are never merged: a filter can
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,9 @@ import numpy.typing as npt
 from rtmpose_infer.association import match
 from rtmpose_infer.errors import BackendUnavailableError, InputError, ShapeError
 from rtmpose_infer.geometry import box_areas, iou_matrix, oks_matrix
+from rtmpose_infer.results import Poses
+from rtmpose_infer.skeletons import unnamed_skeleton
+from rtmpose_infer.tracker import Proposals, Tracker, TrackerConfig
 
 __all__ = [
     "IdentityReport",
@@ -27,7 +31,12 @@ __all__ = [
     "identity_report",
     "keypoint_jitter",
     "keypoint_lag",
+    "matched_motion_report",
     "motion_report",
+    "people_from_poses",
+    "poses_from_boxes",
+    "track_recorded",
+    "tracks_jitter",
 ]
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -63,6 +72,12 @@ class PeopleFrame:
         if len(set(self.ids.tolist())) != count:
             raise InputError(f"PeopleFrame.ids: expected every id once in a frame, got {sorted(self.ids.tolist())}.")
 
+    @classmethod
+    def empty(cls, like: PeopleFrame | None = None) -> PeopleFrame:
+        """Return a frame without people, with joints where ``like`` has them."""
+        joints = None if like is None or like.keypoints is None else like.keypoints[:0]
+        return cls(np.zeros(0, np.int64), np.zeros((0, 4), np.float32), joints)
+
 
 @dataclass(frozen=True)
 class IdentityReport:
@@ -76,6 +91,7 @@ class IdentityReport:
         assa: Its association part.
         id_switches: Times that a person went on under another id.
         fragmentations: Times that a person was lost and found again.
+        reused_ids: Times that an id vanished with one person and came back on another.
         misses: People × frames not found.
         false_alarms: People × frames found where nobody is.
         truth: People × frames to be found.
@@ -93,6 +109,7 @@ class IdentityReport:
     assa: float
     id_switches: int
     fragmentations: int
+    reused_ids: int
     misses: int
     false_alarms: int
     truth: int
@@ -139,9 +156,9 @@ def identity_report(
 ) -> IdentityReport:
     """Return the identity figures of one sequence.
 
-    Two people are the same where their similarity reaches ``threshold``: box overlap, or object keypoint similarity over
-    the joints that truth knows when ``sigmas`` is given. Who is ignored in truth is taken out first, together with the
-    tracked person who matches best, as the MOTChallenge does with people behind glass.
+    Two people are the same where their similarity reaches ``threshold``: box overlap, or object keypoint similarity
+    over the joints that truth knows when ``sigmas`` is given. Who is ignored in truth is taken out first, together with
+    the tracked person who matches best, as the MOTChallenge does with people behind glass.
 
     Args:
         truth: Who was there, frame by frame.
@@ -161,7 +178,7 @@ def identity_report(
         ) from error
     if len(truth) != len(tracked):
         raise InputError(f"truth has {len(truth)} frames and tracked has {len(tracked)}; expected as many.")
-    true_ids, found_ids, similarities = [], [], []
+    true_ids, found_ids, similarities, pairs = [], [], [], []
     for there, found in zip(truth, tracked, strict=True):
         similarity = _similarity(there, found, sigmas)
         if there.ignored is not None and there.ignored.any():
@@ -174,6 +191,7 @@ def identity_report(
         true_ids.append(there.ids.tolist())
         found_ids.append(found.ids.tolist())
         similarities.append(similarity.astype(np.float64).tolist())
+        pairs.append(_matched(similarity, threshold))
     clear = motrics.compute_clear_from_similarity(true_ids, found_ids, similarities, threshold)
     identity = motrics.compute_identity_from_similarity(true_ids, found_ids, similarities, threshold)
     hota = motrics.compute_hota_from_similarity(true_ids, found_ids, similarities)
@@ -185,6 +203,7 @@ def identity_report(
         assa=hota.assa,
         id_switches=clear.num_switches,
         fragmentations=clear.frag,
+        reused_ids=_reused(true_ids, found_ids, pairs),
         misses=clear.num_misses,
         false_alarms=clear.num_false_positives,
         truth=clear.num_gt,
@@ -194,6 +213,116 @@ def identity_report(
         people=len({i for ids in true_ids for i in ids}),
         frames=len(truth),
     )
+
+
+def people_from_poses(poses: Poses) -> PeopleFrame:
+    """Return tracked poses as people to compare.
+
+    Raises:
+        InputError: The poses were not tracked.
+    """
+    if poses.track_ids is None:
+        raise InputError("the poses carry no track ids; track them first.")
+    return PeopleFrame(poses.track_ids, poses.bboxes, poses.keypoints)
+
+
+def track_recorded(frames: Sequence[Poses], config: TrackerConfig | None = None) -> list[Poses]:
+    """Return recorded poses of single frames as one stream with identities.
+
+    Args:
+        frames: Poses of successive frames, as if the detector had run on each; without times, 30 frames a second.
+        config: Settings of the tracking; ``det_interval`` has no effect.
+    """
+    if not frames:
+        return []
+    tracker = Tracker(frames[0].skeleton, config)
+    tracked = []
+    for number, poses in enumerate(frames):
+        proposals = Proposals(
+            bboxes=poses.bboxes,
+            bbox_scores=poses.bbox_scores,
+            track_ids=np.zeros(len(poses), np.int64),
+            detected=np.ones(len(poses), bool),
+        )
+        time_s = number / 30 if poses.timestamp_s is None else poses.timestamp_s
+        tracked.append(tracker.update(proposals, replace(poses, track_ids=None), timestamp_s=time_s, detected=True))
+    return tracked
+
+
+def poses_from_boxes(frames: Sequence[PeopleFrame], scores: Sequence[Floats]) -> list[Poses]:
+    """Return boxes as poses of five joints (the corners and the centre), so that a tracker of poses can follow boxes.
+
+    Args:
+        frames: The boxes of successive frames; their ids are not looked at.
+        scores: (N,) of each frame.
+    """
+    skeleton = unnamed_skeleton(5)
+    spots = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0.5, 0.5]], np.float32)
+    poses = []
+    for number, (frame, score) in enumerate(zip(frames, scores, strict=True)):
+        sides = frame.bboxes[:, 2:] - frame.bboxes[:, :2]
+        joints = frame.bboxes[:, None, :2] + spots * sides[:, None]
+        sure = np.ones(joints.shape[:2], np.float32)
+        places = joints.astype(np.float32)
+        bboxes, box_scores = frame.bboxes.astype(np.float32), score.astype(np.float32)
+        poses.append(Poses(places, sure, bboxes, box_scores, skeleton, frame_index=number))
+    return poses
+
+
+def tracks_jitter(tracked: Sequence[PeopleFrame]) -> float:
+    """Return the root mean square acceleration of the joints of everybody, in pixels per frame squared.
+
+    Only stretches of frames without a gap count.
+
+    Raises:
+        InputError: A frame has no joints.
+    """
+    places: dict[int, list[tuple[int, Floats]]] = {}
+    for number, frame in enumerate(tracked):
+        if frame.keypoints is None:
+            raise InputError("jitter needs joints; these people have only boxes.")
+        for person, joints in zip(frame.ids.tolist(), frame.keypoints, strict=True):
+            places.setdefault(person, []).append((number, joints))
+    squared: list[Floats] = []
+    for steps in places.values():
+        numbers = np.array([number for number, _ in steps])
+        joints = np.array([place for _, place in steps], np.float64)
+        if len(numbers) >= 3:
+            unbroken = (np.diff(numbers, 2) == 0) & (numbers[2:] - numbers[:-2] == 2)
+            accelerations = (np.diff(joints, 2, axis=0)[unbroken] ** 2).sum(axis=-1)
+            squared.append(accelerations[np.isfinite(accelerations)])
+    return _root_mean(np.concatenate(squared)) if squared else 0.0
+
+
+def matched_motion_report(
+    truth: Sequence[PeopleFrame], tracked: Sequence[PeopleFrame], *, sigmas: Floats, threshold: float = 0.5
+) -> MotionReport:
+    """Return steadiness and timeliness of the joints of everybody who was found, under whatever id.
+
+    Args:
+        truth: Who was there, with joints, frame by frame.
+        tracked: Who was found in the same frames, with the same joints.
+        sigmas: (K,) OKS sigmas, to find out who is who.
+        threshold: Likeness from which a tracked person is a true one.
+
+    Raises:
+        InputError: The numbers of frames differ, or joints are missing.
+    """
+    if len(truth) != len(tracked):
+        raise InputError(f"truth has {len(truth)} frames and tracked has {len(tracked)}; expected as many.")
+    people = sorted({int(i) for frame in truth for i in frame.ids})
+    column = {person: i for i, person in enumerate(people)}
+    shape = (len(truth), len(people), len(sigmas), 2)
+    there, found = np.full(shape, np.nan), np.full(shape, np.nan)
+    sizes = np.full(shape[:2], np.nan)
+    for number, (true, seen) in enumerate(zip(truth, tracked, strict=True)):
+        for row, col in _matched(_similarity(true, seen, sigmas), threshold):
+            if true.keypoints is None or seen.keypoints is None:
+                raise InputError("steadiness and lag need joints of truth and of tracked people.")
+            person = column[int(true.ids[row])]
+            there[number, person], found[number, person] = true.keypoints[row], seen.keypoints[col]
+            sizes[number, person] = np.sqrt(box_areas(true.bboxes[row : row + 1])[0])
+    return motion_report(there, found, sizes_px=np.nan_to_num(sizes, nan=1.0)[..., None])
 
 
 def keypoint_jitter(keypoints: Floats) -> float:
@@ -213,8 +342,8 @@ def keypoint_jitter(keypoints: Floats) -> float:
 def keypoint_lag(truth: Floats, estimate: Floats, *, moving: Bools | None = None) -> float:
     """Return by how many frames an estimate trails the truth: the delay at which both agree best.
 
-    The delay that minimises the squared distance between ``estimate[t]`` and ``truth[t − delay]``, found exactly for a truth
-    that moves straight between frames; between −2 and 15.
+    The delay that minimises the squared distance between ``estimate[t]`` and ``truth[t − delay]``, found exactly for a
+    truth that moves straight between frames; between −2 and 15.
 
     Args:
         truth: (T, ..., 2) places over T frames, NaN where unknown.
@@ -253,8 +382,8 @@ def motion_report(truth: Floats, estimate: Floats, *, sizes_px: Floats, moving_s
         truth: (T, ..., 2) places over T frames.
         estimate: The same shape.
         sizes_px: Body sizes (square root of the box's area), of a shape that broadcasts to (T, ...).
-        moving_speed: A joint moves when its true speed reaches this share of a thirtieth of the body size per frame; 0.6
-            is 0.6 body sizes a second at 30 frames a second.
+        moving_speed: A joint moves when its true speed reaches this share of a thirtieth of the body size per frame;
+            0.6 is 0.6 body sizes a second at 30 frames a second.
     """
     truth, estimate = np.asarray(truth, np.float64), np.asarray(estimate, np.float64)
     known = np.asarray(np.isfinite(truth).all(axis=-1) & np.isfinite(estimate).all(axis=-1))
@@ -274,6 +403,23 @@ def motion_report(truth: Floats, estimate: Floats, *, sizes_px: Floats, moving_s
 
 def _root_mean(squared: Floats) -> float:
     return float(np.sqrt(squared.mean())) if squared.size else 0.0
+
+
+def _reused(true_ids: list[list[int]], found_ids: list[list[int]], pairs: list[list[tuple[int, int]]]) -> int:
+    """Return how often an id was absent, and then shown on somebody else than before."""
+    last_seen: dict[int, int] = {}
+    last_person: dict[int, int] = {}
+    returning: set[int] = set()
+    reused = 0
+    for number, (there, shown, matched) in enumerate(zip(true_ids, found_ids, pairs, strict=True)):
+        returning.update(i for i in shown if last_seen.get(i, number) < number - 1)
+        last_seen.update(dict.fromkeys(shown, number))
+        for row, col in matched:
+            person, i = there[row], shown[col]
+            reused += i in returning and last_person.get(i, person) != person
+            returning.discard(i)
+            last_person[i] = person
+    return reused
 
 
 def _similarity(there: PeopleFrame, found: PeopleFrame, sigmas: Floats | None) -> Floats:
