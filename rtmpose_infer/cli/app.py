@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rtmpose_infer.cli import bench, demo, doctor, models, track
+from rtmpose_infer.cli import eval as eval_
 from rtmpose_infer.cli import export as export_
 from rtmpose_infer.version import __version__
 
@@ -47,5 +48,6 @@ app.command("track")(track.track)
 app.command("demo")(demo.demo)
 app.command("export")(export_.export)
 app.add_typer(models.app, name="models")
+app.add_typer(eval_.app, name="eval")
 app.command("bench")(bench.bench)
 app.command("doctor")(doctor.doctor)
