@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TaskID, Tex
 from rich.text import Text
 
 from rtmpose_infer.errors import MediaError
+from rtmpose_infer.video import PictureSource
 
 if TYPE_CHECKING:
     import numpy as np
@@ -111,16 +112,24 @@ class Window:
 
 
 def summarise(streams: Sequence[Stream], backends: Mapping[str, BackendInfo], console: Console) -> None:
+    """Print what became of each stream, what the networks ran on, and where the results are."""
     for stream in streams:
-        people = f"{len(stream.track_ids)} people" if stream.track_ids else f"up to {stream.most_people} people a frame"
-        notes = [f"{stream.frames} frames", people, f"{stream.frames / max(stream.seconds or 0, 1e-9):.1f} fps"]
+        notes = [_count(stream.frames, "frame"), _people(stream)]
+        notes.append(f"{stream.frames / max(stream.seconds or 0, 1e-9):.1f} fps")
         if stream.dropped_frames:
-            notes.append(f"{stream.dropped_frames} stale frames dropped")
+            notes.append(f"{_count(stream.dropped_frames, 'stale frame')} dropped")
         if stream.source.skipped_frames:
-            notes.append(f"{stream.source.skipped_frames} undecodable frames skipped")
+            notes.append(f"{_count(stream.source.skipped_frames, 'undecodable frame')} skipped")
         if stream.source.damaged_frames:
-            notes.append(f"{stream.source.damaged_frames} damaged frames")
+            notes.append(_count(stream.source.damaged_frames, "damaged frame"))
         console.print(f"{stream.source.name}: {', '.join(notes)}", soft_wrap=True, markup=False)
+        if isinstance(stream.source, PictureSource) and stream.is_tracked and len(stream.sizes_wh) > 1:
+            console.print(
+                f"{stream.source.name}: pictures of {len(stream.sizes_wh)} sizes were followed like a film; "
+                "if they are unrelated, use --no-tracking",
+                soft_wrap=True,
+                markup=False,
+            )
     for task, info in sorted(backends.items()):
         threads = f", {info.threads} threads" if info.threads else ""
         precision = f", {info.precision}" if info.precision else ""
@@ -129,3 +138,13 @@ def summarise(streams: Sequence[Stream], backends: Mapping[str, BackendInfo], co
         if stream.frames:
             for path in stream.output.paths:
                 console.print(f"wrote {path}", soft_wrap=True, markup=False)
+
+
+def _people(stream: Stream) -> str:
+    if stream.is_tracked:
+        return _count(len(stream.track_ids), "person", "people")
+    return f"{_count(stream.most_people, 'person', 'people')} at most in a frame"
+
+
+def _count(number: int, one: str, many: str = "") -> str:
+    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -208,7 +208,9 @@ class Stream:
         output: Where results go.
         frames: Frames tracked.
         track_ids: All people followed.
+        is_tracked: People are followed from frame to frame.
         most_people: The most people in one frame.
+        sizes_wh: Widths and heights of the frames.
         seconds: Wall time from the start of the run to the end of its files; None while it runs.
         dropped_frames: Frames of a live source that were overtaken by newer ones.
         failure: What ended this stream before its end.
@@ -218,7 +220,9 @@ class Stream:
     output: Output
     frames: int = 0
     track_ids: set[int] = field(default_factory=set)
+    is_tracked: bool = False
     most_people: int = 0
+    sizes_wh: set[tuple[int, int]] = field(default_factory=set)
     seconds: float | None = None
     dropped_frames: int = 0
     failure: RtmposeInferError | None = None
@@ -264,7 +268,7 @@ def run_streams(streams: Sequence[Stream], step: Step, *, watch: Watcher | None 
             for index, poses in step(batch).items():
                 stream, frame = streams[index], batch[index]
                 stream.output.put(frame, replace(poses, frame_index=frame.index, timestamp_s=frame.timestamp_s))
-                _count(stream, poses)
+                _count(stream, frame, poses)
                 failure = failure or stream.output.failure
                 if watch is not None and not watch(index):
                     interrupted = True
@@ -322,10 +326,12 @@ def _batch_is_ready(feeds: Sequence[Feed]) -> bool:
     return any(feed.ready for feed in feeds) or all(feed.finished for feed in feeds)
 
 
-def _count(stream: Stream, poses: Poses) -> None:
+def _count(stream: Stream, frame: Frame, poses: Poses) -> None:
     stream.frames += 1
     stream.most_people = max(stream.most_people, len(poses))
+    stream.sizes_wh.add((frame.image.shape[1], frame.image.shape[0]))
     if poses.track_ids is not None:
+        stream.is_tracked = True
         stream.track_ids.update(poses.track_ids.tolist())
 
 

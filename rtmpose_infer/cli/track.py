@@ -96,7 +96,10 @@ def track(  # one parameter an option
     ] = 0.3,
     smoothing: Annotated[bool, typer.Option(help="Smooth the joints over time.")] = True,
     tracking: Annotated[
-        bool, typer.Option(help="Follow people from frame to frame; without it every frame stands alone.")
+        bool,
+        typer.Option(
+            help="Follow people from frame to frame; without it every frame stands alone (unrelated pictures)."
+        ),
     ] = True,
     show: Annotated[bool, typer.Option("--show", help="Show the annotated frames in a window; q ends.")] = False,
     colour_by: Annotated[ColourBy, typer.Option(help="Colour limbs by side of the body or by person.")] = ColourBy.SIDE,

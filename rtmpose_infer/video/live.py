@@ -29,7 +29,12 @@ class CameraSource(FrameSource):
 
     def __init__(self, index: int) -> None:
         self.name = f"camera {index}"
-        self._capture = cv2.VideoCapture(index)
+        # OpenCV tells its own story of every way that it tried, on standard error.
+        told = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        try:
+            self._capture = cv2.VideoCapture(index)
+        finally:
+            cv2.utils.logging.setLogLevel(told)
         if not self._capture.isOpened():
             self._capture.release()
             raise MediaError(

@@ -12,6 +12,7 @@ import logging
 import math
 import os
 import re
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -64,6 +65,8 @@ _STREAM_PROTOCOLS = {
     "udp": "udp",
     "srt": "srt,udp",
 }
+# Network formats that carry no times; FFmpeg would make them up from a guessed rate.
+_TIMELESS_FORMATS = frozenset({"h264", "hevc", "mjpeg", "mpjpeg"})
 # Demultiplexers that read text and then open what it names, or draw text as pictures.
 _REFUSED_FORMATS = frozenset({"concat", "dash", "ffmetadata", "hls", "image2", "imf", "lavfi", "sdp", "tty", "vobsub"})
 
@@ -207,6 +210,8 @@ class PictureSource(FrameSource):
             try:
                 image = load_picture(path)
             except MediaError as error:
+                if len(self._paths) == 1:
+                    raise
                 self.skipped_frames += 1
                 failure = error
                 _LOGGER.warning("skipped a picture: %s", error)
@@ -228,14 +233,16 @@ class VideoFileSource(FrameSource):
         av = import_av()
         text = os.fspath(source)
         scheme = text.partition("://")[0].lower() if "://" in text else "file"
-        is_network = scheme in _STREAM_PROTOCOLS
+        self._is_network = is_network = scheme in _STREAM_PROTOCOLS
         self.name = without_credentials(text) if is_network else Path(text).name
         self._label = self.name if is_network else text
         # The explicit protocol keeps a file called "concat:…" a file.
         url = text if is_network else f"file:{text}"
         options = {"protocol_whitelist": _STREAM_PROTOCOLS[scheme] if is_network else "file"}
         if scheme.startswith("rtsp"):
-            options |= {"rtsp_transport": "tcp", "fflags": "nobuffer"}
+            # Not "nobuffer": it throws away what was read to find out the format, and with it the only key frame for
+            # seconds. A live source drops what is stale anyway.
+            options |= {"rtsp_transport": "tcp"}
         try:
             self._container = av.open(url, options=options, timeout=_NETWORK_TIMEOUT_S if is_network else None)
         except (av.FFmpegError, OSError, ValueError) as error:
@@ -269,6 +276,7 @@ class VideoFileSource(FrameSource):
         self.frame_rate = float(rate) if rate else None
         self._expected_s, self._tolerance_s = self._expected_duration()
         self.is_live = real_time or (is_network and self._expected_s is None)
+        self._times_are_arrivals = self.is_live and bool(formats & _TIMELESS_FORMATS)
         if stream.frames:
             self.frame_count = int(stream.frames)
         elif self._expected_s and self.frame_rate:
@@ -292,7 +300,7 @@ class VideoFileSource(FrameSource):
         reformatter = av.video.reformatter.VideoReformatter()
         # Before release 17 PyAV converted on one thread and had no such argument.
         one_thread = {"threads": 1} if int(av.__version__.split(".")[0]) >= 17 else {}
-        index, first_s, last_s = 0, 0.0, -math.inf
+        index, first_s, last_s = 0, None, 0.0
         frame_s = 1 / (self.frame_rate or _DEFAULT_FRAME_RATE)
         for decoded in self._decoded_frames(av):
             try:
@@ -302,21 +310,26 @@ class VideoFileSource(FrameSource):
             except (av.FFmpegError, ValueError) as error:
                 self._skip(error)
                 continue
-            time_s = decoded.time
-            if index == 0:
-                first_s = time_s or 0.0
-            now_s = last_s + frame_s if time_s is None else time_s - first_s
-            if index == 0:
-                now_s = 0.0
-            elif not now_s > last_s:
+            time_s = time.monotonic() if self._times_are_arrivals else decoded.time
+            expected_s = last_s + frame_s if index else 0.0
+            if first_s is None and time_s is not None:
+                # A stream that was joined in its midst gives its first frames without times.
+                first_s = time_s - expected_s
+            now_s = expected_s if time_s is None or first_s is None else time_s - first_s
+            if index and not now_s > last_s:
                 # Raw streams have no times, and some muxers repeat one; time must still go forward.
-                now_s = last_s + frame_s
+                now_s = expected_s
             self.size_wh = self.size_wh or (image.shape[1], image.shape[0])
             self._note_damage(damaged=decoded.is_corrupt)
             yield Frame(image, index, now_s)
             index, last_s = index + 1, now_s
         if index == 0:
-            raise MediaError(f"{self._label}: not a single frame could be decoded; the file is empty or damaged.")
+            hint = ""
+            if self._is_network:
+                hint = " Or its index is at the end and the server gives no parts of files: download it first."
+            raise MediaError(
+                f"{self._label}: not a single frame could be decoded; the video is empty or damaged.{hint}"
+            )
         self._check_complete(index, max(last_s + frame_s, self._packets_end_s))
 
     def _decoded_frames(self, av: Any) -> Iterator[Any]:

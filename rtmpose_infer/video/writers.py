@@ -95,8 +95,9 @@ class PictureWriter:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         self._is_file = self.path.suffix.lower() in _PICTURE_SUFFIXES and not self.path.is_dir()
+        self._created = False
         if self._is_file:
-            check_writable(self.path)
+            self._created = check_writable(self.path)
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -122,13 +123,17 @@ class PictureWriter:
             if not encoded:
                 raise MediaError(f"{target}: OpenCV could not encode the picture; write .png instead.")
             target.write_bytes(data.tobytes())
+            self._created = False
         except (OSError, cv2.error) as error:
             if isinstance(error, MediaError):
                 raise
             raise MediaError(f"{target}: cannot write the picture: {reason(error)}.") from error
 
     def close(self) -> None:
-        """Do nothing; every picture is complete once written."""
+        """Remove the file that was made to try the path, if nothing came; a picture is complete once written."""
+        if self._created:
+            self.path.unlink(missing_ok=True)
+            self._created = False
 
 
 class VideoWriter:

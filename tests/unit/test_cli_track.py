@@ -159,7 +159,7 @@ class TestOutputs:
     def test_summary_says_what_was_done_and_where(self, run, video):
         result = run(video, "-o", "o.mp4", "--json", "o.json")
         text = " ".join(result.output.split())
-        assert re.search(r"film\.mp4: 10 frames, 1 people, [\d.]+ fps", text)
+        assert re.search(r"film\.mp4: 10 frames, 1 person, [\d.]+ fps", text)
         assert "pose on scripted 1.0, cpu, 2 threads" in text
         assert "wrote o.mp4" in text
         assert "wrote o.json" in text
@@ -217,6 +217,13 @@ class TestOutputs:
         assert [r["image_id"] for r in json.loads(Path("r.json").read_text())] == [0, 1, 2]
         assert run("in", "-o", "o.mp4", "--picture-rate", "10").exit_code == 0
         assert frames_of(Path("o.mp4"))[1] == pytest.approx([0, 0.1, 0.2])
+
+    def test_pictures_of_different_sizes_are_told_of_the_option_for_unrelated_ones(self, run, tmp_path):
+        (tmp_path / "in").mkdir()
+        for i in range(2):
+            cv2.imwrite(str(tmp_path / "in" / f"{i}.png"), np.full((64 + 8 * i, 96, 3), 90, np.uint8))
+        assert "in: pictures of 2 sizes were followed like a film" in run("in", "--json", "r.json").output
+        assert "like a film" not in run("in", "--json", "r.json", "--no-tracking").output
 
     def test_options_reach_the_pipeline(self, run, video, pipeline):
         result = run(

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -146,8 +148,10 @@ class TestPictures:
     def test_file_that_is_no_picture_is_a_media_error(self, tmp_path, content):
         path = tmp_path / "x.png"
         path.write_bytes(content)
+        source = open_source(path)
         with pytest.raises(MediaError, match=r"x\.png"):
-            list(open_source(path))
+            list(source)
+        assert source.skipped_frames == 0  # the error says it all
 
     def test_picture_bomb_is_refused_by_its_header(self, tmp_path):
         path = tmp_path / "bomb.png"
@@ -231,6 +235,19 @@ class TestVideoFiles:
         times_s = [f.timestamp_s for f in open_source(path)]
         assert len(times_s) == 6
         assert np.all(np.diff(times_s) > 0)
+
+    def test_times_go_on_evenly_where_the_first_frames_of_a_joined_stream_have_none(self, tmp_path, monkeypatch):
+        path = make_video(tmp_path / "a.ts", [grey(20 * i) for i in range(6)])
+        decoded = VideoFileSource._decoded_frames
+
+        def joined_in_its_midst(source: VideoFileSource, av: Any) -> Iterator[Any]:
+            for number, frame in enumerate(decoded(source, av)):
+                frame.pts = None if number < 2 else frame.pts + 90_000 * 60
+                yield frame
+
+        monkeypatch.setattr(VideoFileSource, "_decoded_frames", joined_in_its_midst)
+        with open_source(path) as source:
+            assert [frame.timestamp_s for frame in source] == pytest.approx([i / 25 for i in range(6)])
 
     def test_cut_off_file_gives_all_its_frames_and_then_says_so(self, tmp_path):
         rng = np.random.default_rng(0)
@@ -486,6 +503,21 @@ class TestAddresses:
         assert frames[-1].index == 11
         assert source.dropped_frames == 12 - len(frames)
 
+    def test_stream_whose_pictures_carry_no_times_gets_those_of_their_arrival(self, web_server, monkeypatch):
+        monkeypatch.setattr(sources, "time", SimpleNamespace(monotonic=iter(range(1000, 2000, 2)).__next__))
+        times_s: list[float] = []
+        with VideoFileSource(f"{web_server}/live") as source, pytest.raises(MediaError, match="stopped after 12"):
+            times_s.extend(frame.timestamp_s for frame in source)
+        assert times_s == [2.0 * i for i in range(12)]
+
+    def test_video_with_its_index_at_the_end_on_a_server_that_gives_no_parts_says_what_to_do(
+        self, tmp_path, web_server
+    ):
+        noise = np.random.default_rng(0).integers(0, 256, (6, 480, 640, 3), dtype=np.uint8)
+        make_video(tmp_path / "a.mp4", list(noise))
+        with open_source(f"{web_server}/a.mp4") as source, pytest.raises(MediaError, match="download it first"):
+            list(source)
+
     def test_server_that_says_nothing_is_given_up_in_plain_words(self, monkeypatch):
         monkeypatch.setattr(sources, "_NETWORK_TIMEOUT_S", 0.3)
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -694,6 +726,12 @@ class TestPictureWriter:
         writer = open_writer(tmp_path / "o.png", pictures=True)
         writer.write(grey(33), 0.0, name="a.jpg")
         assert load_picture(tmp_path / "o.png").mean() == 33
+
+    def test_single_picture_that_never_came_leaves_no_file_and_an_old_one_alone(self, tmp_path):
+        (tmp_path / "old.png").write_bytes(b"old")
+        for name in ("new.png", "old.png"):
+            open_writer(tmp_path / name, pictures=True).close()
+        assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
 
     def test_picture_path_for_a_video_is_refused(self, tmp_path):
         with pytest.raises(MediaError, match=r"end the name in \.mp4"):
