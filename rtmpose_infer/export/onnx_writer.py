@@ -226,7 +226,7 @@ def _suppressed(
     rule = _rule(form)
     cells = len(cell_corners(size_wh, strides)[0])
     dets, labels, _ = add_suppression(graph, boxes, scores, num_classes=classes, num_cells=cells, rule=rule)
-    rows = min(rule.max_detections, classes * cells)
+    rows = rule.rows(classes, cells)
     graph.output(dets, "dets", np.float32, [form.batch_dim, rows, 5])
     graph.output(labels, "labels", np.int64, [form.batch_dim, rows])
     return "nms"
@@ -331,7 +331,7 @@ def _finish_rtmo(
         if form.raw:
             last = graph.add("Unsqueeze", [seen, np.array([3], np.int64)])
             points = graph.add("Concat", [points, last], axis=3)
-    rows_out = min(rule.max_detections, len(corners))
+    rows_out = rule.rows(1, len(corners))
     batch = form.batch_dim
     graph.output(dets, "dets", np.float32, [batch, rows_out, 5])
     if form.raw:

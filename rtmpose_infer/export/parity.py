@@ -473,6 +473,7 @@ _SELECTING = {
     "Identity",
     "Reshape",
     "Squeeze",
+    "TopK",
     "Transpose",
     "Unsqueeze",
 }
@@ -536,7 +537,9 @@ def _inside(points: Floats, size_wh: Sequence[int]) -> Floats:
 
 def _suppressed(boxes: Floats, scores: Floats, rule: Suppression) -> npt.NDArray[np.intp]:
     """Return class·P + cell of the boxes ``[P, 4]`` that suppression in numpy keeps, best first."""
-    labels, cells = np.nonzero(scores > rule.score_threshold)
+    candidates = np.argsort(-scores.max(axis=0), kind="stable")[: rule.max_candidates]
+    labels, places = np.nonzero(scores[:, candidates] > rule.score_threshold)
+    cells = candidates[places]
     order = np.argsort(-scores[labels, cells], kind="stable")
     kept: list[int] = []
     for limit in (_LIKELY, len(order)):  # the best few thousand nearly always hold all that are kept
