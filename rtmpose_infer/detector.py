@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend
+from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend, own_form
 from rtmpose_infer.batching import check_input, run_in_batches
 from rtmpose_infer.errors import InputError, OutputMismatchError
 from rtmpose_infer.geometry import clip_boxes, nms
@@ -79,7 +79,8 @@ class PersonDetector:
     ) -> None:
         _check_options(score_threshold, iou_threshold, max_detections)
         path = resolve(model, task="detection")
-        file = load_model_file(path, task="detection", **(spec_fields(model, path) | model_options))
+        known = spec_fields(model, path) | model_options
+        file = own_form(load_model_file(path, task="detection", **known), backend, **known)
         config = backend_config or BackendConfig(device=device, threads=threads)
         self._set_up(
             load_backend(file, backend=backend, config=config),

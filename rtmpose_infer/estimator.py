@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend
+from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend, own_form
 from rtmpose_infer.batching import check_input, run_in_batches
 from rtmpose_infer.errors import DTypeError, InputError, ModelError, OutputMismatchError, ShapeError
 from rtmpose_infer.geometry import check_boxes, crop_transform
@@ -66,7 +66,8 @@ class PoseEstimator:
         **model_options: Any,
     ) -> None:
         path = resolve(model, task="pose")
-        file = load_model_file(path, task="pose", **(spec_fields(model, path) | model_options))
+        known = spec_fields(model, path) | model_options
+        file = own_form(load_model_file(path, task="pose", **known), backend, **known)
         config = backend_config or BackendConfig(device=device, threads=threads)
         self._set_up(load_backend(file, backend=backend, config=config), file.spec)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,10 @@ from hypothesis import settings
 # A busy machine must not fail a test: hypothesis' limit of 200 ms for an example does not hold here.
 settings.register_profile("untimed", deadline=None)
 settings.load_profile("untimed")
+
+# Read when an OpenMP library is loaded. Threads that spin while they wait make ncnn twenty times as slow on a busy machine,
+# and a test that imports ncnn before the adapter does would leave them so for all that follow.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 _SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -7,6 +7,9 @@ before ONNX Runtime on it. On a CPU, ONNX Runtime comes before OpenVINO: on the 
 computed equally fast and ONNX Runtime loaded ten times as fast; on a processor by Intel, for which OpenVINO is made, it
 is the other way round (not measured). A runtime that is not installed, has no device, or refuses the model is passed
 over, and the log says why.
+
+ncnn reads no ONNX, so for it the conversion that lies beside an ONNX file, under the same name, counts as the model;
+the embedded networks have theirs.
 """
 
 from __future__ import annotations
@@ -16,12 +19,14 @@ import importlib
 import importlib.util
 import logging
 import platform
+import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec
 from rtmpose_infer.backends.callable import CallableBackend
+from rtmpose_infer.cache import sha256_of
 from rtmpose_infer.errors import (
     BackendUnavailableError,
     DeviceUnavailableError,
@@ -29,6 +34,7 @@ from rtmpose_infer.errors import (
     ModelError,
     RtmposeInferError,
 )
+from rtmpose_infer.model_spec import load_model_file
 
 if TYPE_CHECKING:
     from rtmpose_infer.model_spec import ModelFile
@@ -43,6 +49,7 @@ __all__ = [
     "backend_names",
     "canonical_name",
     "load_backend",
+    "own_form",
 ]
 
 _log = logging.getLogger("rtmpose_infer.backends")
@@ -81,6 +88,35 @@ def canonical_name(name: str) -> str:
     return full
 
 
+def own_form(model: ModelFile, backend: str, **known: Any) -> ModelFile:
+    """Return the model in the form that a backend reads, where that lies beside it; else the model itself.
+
+    Args:
+        model: What ``model_spec.load_model_file`` returned for an ONNX file.
+        backend: Name or alias. ``"auto"`` needs another form only where ncnn is the one runtime that is installed.
+        known: See ``load_model_file``.
+
+    Raises:
+        InputError: There is no such backend.
+        ModelError: What lies beside it was made from another model, or is broken.
+    """
+    name = canonical_name(backend)
+    if name == "auto":
+        name = "ncnn" if [other for other in _ADAPTERS if _is_installed(other)] == ["ncnn"] else name
+    if name != "ncnn" or not isinstance(model.data, Path) or _ending(model) != ".onnx":
+        return model
+    beside = model.data.with_suffix(".param")
+    if not beside.is_file():
+        return model
+    form = load_model_file(beside, task=model.spec.task, **known)
+    if form.spec.source_sha256 not in {sha256_of(model.data), model.spec.source_sha256 or None}:
+        raise ModelError(
+            f"{beside} was not made from the {model.data.name} beside it. Make it again: `rtmpose export {model.data} "
+            f"-o {beside}`."
+        )
+    return form
+
+
 def load_backend(model: ModelFile, *, backend: str = "auto", config: BackendConfig | None = None) -> Backend:
     """Load a model into a runtime.
 
@@ -115,10 +151,9 @@ def _first_that_loads(model: ModelFile, config: BackendConfig) -> Backend:
     refused: list[str] = []
     errors: list[RtmposeInferError] = []
     for name, device in _candidates(config.device):
-        _, package, endings = _ADAPTERS[name]
-        if _ending(model) not in endings:
+        if _ending(model) not in _ADAPTERS[name][2]:
             continue
-        if importlib.util.find_spec(package) is None:
+        if not _is_installed(name):
             refused.append(f"{name}: not installed")
             continue
         try:
@@ -173,9 +208,20 @@ def _ending(model: ModelFile) -> str:
     return suffix if suffix in {".xml", ".param"} else ".onnx"
 
 
+def _is_installed(name: str) -> bool:
+    package = _ADAPTERS[name][1]
+    # A module that is loaded may have no spec to be found; None there means: not to be imported.
+    return sys.modules[package] is not None if package in sys.modules else importlib.util.find_spec(package) is not None
+
+
 def _load(name: str, model: ModelFile, config: BackendConfig) -> Backend:
     module, _, endings = _ADAPTERS[name]
     if _ending(model) not in endings:
+        if not _is_installed(name):
+            raise BackendUnavailableError(
+                f"{name} is not installed: pip install 'rtmpose-infer[{_EXTRAS[name]}]'. (It reads "
+                f"{' and '.join(endings)} files, and {model.name} is none.)"
+            )
         others = [other for other, (_, _, theirs) in _ADAPTERS.items() if _ending(model) in theirs]
         hint = "`rtmpose export model.onnx -o model.param` makes one" if ".param" in endings else "export it as ONNX"
         raise ModelError(

@@ -24,6 +24,7 @@ import re
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,8 +40,6 @@ from rtmpose_infer.errors import (
 )
 
 if TYPE_CHECKING:
-    from types import ModuleType
-
     from rtmpose_infer.model_spec import ModelFile, ModelSpec
 
 __all__ = ["NcnnBackend", "check_param", "import_ncnn", "load"]
@@ -57,6 +56,7 @@ _HALF_OPTIONS = ("use_fp16_packed", "use_fp16_storage", "use_fp16_arithmetic")
 _BFLOAT_OPTIONS = ("use_bf16_packed", "use_bf16_storage")
 _SOFTWARE_DEVICE = 3  # ncnn's types: discrete, integrated, virtual, CPU
 _import_lock = threading.Lock()
+_told: list[ModuleType] = []  # the module, once its threads were told to sleep or a warning said that they were not
 
 
 def load(model: ModelFile, config: BackendConfig) -> NcnnBackend:
@@ -281,20 +281,27 @@ def import_ncnn() -> ModuleType:
     Raises:
         BackendUnavailableError: ncnn is not installed.
     """
-    loaded = sys.modules.get("ncnn")
-    if loaded is not None:
-        return loaded
     with _import_lock:
         decided = any(name in os.environ for name in _WAITING)
+        loaded = sys.modules.get("ncnn")
+        if loaded is not None:
+            if loaded not in _told and not decided:
+                _told.append(loaded)
+                _log.warning(
+                    "ncnn was imported before its threads could be told to sleep while they wait, and is many times as "
+                    "slow on a busy machine. Load a model before you import ncnn, or set OMP_WAIT_POLICY=PASSIVE."
+                )
+            return loaded
         if not decided:
             os.environ["OMP_WAIT_POLICY"] = "PASSIVE"  # read once, when the library is loaded
         try:
-            return importlib.import_module("ncnn")
+            _told.append(importlib.import_module("ncnn"))
         except ImportError as error:
             raise BackendUnavailableError("ncnn is not installed: pip install 'rtmpose-infer[ncnn]'.") from error
         finally:
             if not decided:
                 del os.environ["OMP_WAIT_POLICY"]
+        return _told[-1]
 
 
 def _parsed_device(device: str) -> tuple[str, int]:

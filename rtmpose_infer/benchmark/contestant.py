@@ -134,8 +134,8 @@ class Contestant:
                 "first_frame_s": first_s,
                 "total_s": imported_s + loaded_s + first_s,
             },
-            "detector": _facts(networks.models["detector"], "detection", networks.detector),
-            "pose": _facts(networks.models["pose"], "pose", networks.estimator),
+            "detector": _facts(request["detector"], "detection", networks.detector),
+            "pose": _facts(request["pose"], "pose", networks.estimator),
             "process_cpu_s": time.process_time(),
         }
 
@@ -189,9 +189,8 @@ class _Networks:
             cache_dir=Path(request["cache_dir"]),
             options=precision_options(request["backend"], request["precision"]),
         )
-        self.models = {name: _own_file(request["backend"], request[name]) for name in ("detector", "pose")}
-        detector = PersonDetector(self.models["detector"], backend=request["backend"], backend_config=config)
-        estimator = PoseEstimator(self.models["pose"], backend=request["backend"], backend_config=config)
+        detector = PersonDetector(request["detector"], backend=request["backend"], backend_config=config)
+        estimator = PoseEstimator(request["pose"], backend=request["backend"], backend_config=config)
         for name, network in (("detector", detector), ("pose network", estimator)):
             check_precision(name, network, request["precision"])
         self.detector_calls = RecordingBackend(detector.backend)
@@ -277,19 +276,13 @@ class _Run:
         }
 
 
-def _own_file(backend: str, model: str) -> str:
-    """Return the model as the backend reads it: ncnn takes the conversion that lies beside an ONNX file."""
-    converted = Path(model).with_suffix(".param")
-    return str(converted) if backend == "ncnn" and model.endswith(".onnx") and converted.exists() else model
-
-
 def _facts(model: str, task: str, network: PersonDetector | PoseEstimator) -> Json:
     path = resolve(model, task=task)
+    info = network.describe()
     # the file that holds the weights
     weights = path / "end2end.onnx" if path.is_dir() else path
-    if weights.suffix in {".xml", ".param"}:
+    if weights.suffix == ".xml" or info.runtime == "ncnn":
         weights = weights.with_suffix(".bin")
-    info = network.describe()
     return {
         "model": Path(model).name,
         "sha256": sha256_of(weights),

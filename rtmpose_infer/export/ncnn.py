@@ -31,7 +31,7 @@ from onnx import helper, numpy_helper
 
 from rtmpose_infer.backends import BackendConfig, load_backend
 from rtmpose_infer.backends.ncnn import check_param, import_ncnn
-from rtmpose_infer.cache import atomic_write
+from rtmpose_infer.cache import atomic_write, sha256_of
 from rtmpose_infer.errors import BackendUnavailableError, ExportError, ModelError, OutputMismatchError, ParityError
 from rtmpose_infer.export.pictures import drawn_pictures
 from rtmpose_infer.model_spec import METADATA_KEY, ModelSpec, load_model_file
@@ -124,6 +124,8 @@ def ncnn_from_onnx(
         raise ExportError(f"ncnn's graphs end in .param, got {target.name}.")
     if spec is None:
         spec = load_model_file(onnx_path, task=task).spec
+        if not spec.source_sha256 and onnx_path.is_file():
+            spec = dataclasses.replace(spec, source_sha256=sha256_of(onnx_path))
     try:
         source = onnx.load(onnx_path)
     except Exception as error:
@@ -497,7 +499,7 @@ def _run_onnx(model: onnx.ModelProto, *calls: Sequence[npt.NDArray[Any]]) -> lis
         import onnxruntime
     except ImportError as error:
         raise BackendUnavailableError(
-            "every export is checked with ONNX Runtime, which is not installed: pip install 'rtmpose-infer[export]'."
+            "every export is checked with ONNX Runtime, which is not installed: pip install 'rtmpose-infer[cpu]'."
         ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3

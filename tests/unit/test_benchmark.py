@@ -12,7 +12,7 @@ import pytest
 
 from rtmpose_infer.backends import CallableBackend, TensorSpec
 from rtmpose_infer.backends.base import BackendInfo
-from rtmpose_infer.benchmark import STAGES, BenchmarkConfig, contestant, run_benchmark, runner
+from rtmpose_infer.benchmark import STAGES, BenchmarkConfig, run_benchmark, runner
 from rtmpose_infer.benchmark.contestant import Contestant, RecordingBackend
 from rtmpose_infer.benchmark.noise import Noise, NoiseMeter
 from rtmpose_infer.benchmark.precision import actual_precision, check_precision, precision_options
@@ -254,14 +254,6 @@ class TestContestant:
         request = replace(config, precision="fp16").load_request("onnxruntime", "cpu")
         with pytest.raises(InputError, match="computes in fp32 on onnxruntime, not in fp16"):
             Contestant()({"do": "load", **request, "cache_dir": str(tmp_path), "started": time.time()})
-
-    def test_ncnn_takes_the_conversion_beside_an_onnx_file(self, tmp_path):
-        model = tmp_path / "pose.onnx"
-        assert contestant._own_file("ncnn", str(model)) == str(model)
-        (tmp_path / "pose.param").touch()
-        assert contestant._own_file("ncnn", str(model)) == str(tmp_path / "pose.param")
-        assert contestant._own_file("openvino", str(model)) == str(model)
-        assert contestant._own_file("ncnn", "embedded-pose") == "embedded-pose"
 
 
 class TestPrecision:

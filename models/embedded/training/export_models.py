@@ -1,7 +1,8 @@
-"""Write the trained networks as the deploy graphs that the package embeds, with their weights stored in half precision.
+"""Write the trained networks as the package embeds them: deploy graphs with weights in half precision, and for ncnn.
 
 The weights are stored as float16 behind a cast to float32: runtimes fold the casts when they load the file, so the
-arithmetic and its speed are those of float32 while the file is half as large.
+arithmetic and its speed are those of float32 while the file is half as large. The files for ncnn, which reads no ONNX, are
+made of these and belong to them; `pnnx` makes them.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from rtmpose_infer.export.architecture import read_architecture
 from rtmpose_infer.export.deploy_graph import Suppression
 from rtmpose_infer.export.describe import describe_network
+from rtmpose_infer.export.ncnn import ncnn_from_onnx
 from rtmpose_infer.export.onnx_writer import GraphForm, write_network
 from rtmpose_infer.skeletons import load_skeleton
 
@@ -67,6 +69,8 @@ def export(checkpoint: Path, target: Path) -> None:
     model, _ = write_network(network, architecture, spec, form)
     onnx.save(stored_in_half(model), str(target))
     print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, input {spec.input_size_wh}")
+    converted = ncnn_from_onnx(target, target.with_suffix(".param"), task=architecture.task)
+    print(f"{converted.weights.name}: {converted.weights.stat().st_size / 1e6:.2f} MB, {converted.spec.parity}")
 
 
 def main() -> None:

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from rtmpose_infer import backends
-from rtmpose_infer.backends import BackendConfig, CallableBackend, TensorSpec, canonical_name, load_backend
+from rtmpose_infer.backends import BackendConfig, CallableBackend, TensorSpec, canonical_name, load_backend, own_form
+from rtmpose_infer.cache import sha256_of
 from rtmpose_infer.errors import (
     BackendUnavailableError,
     DeviceUnavailableError,
     InputError,
     ModelError,
 )
-from rtmpose_infer.model_spec import ModelFile
+from rtmpose_infer.model_spec import ModelFile, load_model_file
 from tests.contract.models import RAW_SPEC
 
 ONNX = ModelFile(Path("model.onnx"), RAW_SPEC, None, "model.onnx")
@@ -31,9 +34,7 @@ class Landscape:
         self.asked: list[tuple[str, str]] = []
         monkeypatch.setattr(backends, "_load", self._load)
         monkeypatch.setattr(backends, "_has_intel_processor", lambda: self.intel)
-        monkeypatch.setattr(
-            backends.importlib.util, "find_spec", lambda name: object() if name in self.installed else None
-        )
+        monkeypatch.setattr(backends, "_is_installed", lambda name: name in self.installed)
         self.intel = False
 
     def _load(self, name: str, model: ModelFile, config: BackendConfig) -> CallableBackend:
@@ -130,7 +131,7 @@ def test_auto_takes_the_runtime_that_reads_the_file(landscape: Landscape, ending
     assert {name for name, _ in landscape.asked} == {expected.split(maxsplit=1)[0]}
 
 
-@pytest.mark.parametrize("name", ["onnxruntime", "tensorrt"])
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 def test_a_named_runtime_refuses_a_file_it_does_not_read(name: str) -> None:
     model = ModelFile(Path("model.param"), RAW_SPEC, None, "model.param")
     with pytest.raises(ModelError, match="backend='ncnn'"):
@@ -149,9 +150,60 @@ def test_a_named_runtime_refuses_a_file_it_does_not_read(name: str) -> None:
 def test_a_missing_runtime_names_its_extra_in_one_line(
     monkeypatch: pytest.MonkeyPatch, name: str, package: str, ending: str, extra: str
 ) -> None:
-    monkeypatch.setitem(backends.importlib.util.sys.modules, package, None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, package, None)  # as if it were not installed
     model = ModelFile(Path("model" + ending), RAW_SPEC, None, "model" + ending)
     with pytest.raises(BackendUnavailableError, match=rf"rtmpose-infer\[{extra}\]") as caught:
         load_backend(model, backend=name)
     assert "\n" not in str(caught.value)
     assert isinstance(caught.value, ImportError)
+
+
+def test_a_missing_runtime_names_its_extra_before_it_complains_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ncnn", None)
+    with pytest.raises(BackendUnavailableError, match=r"pip install 'rtmpose-infer\[ncnn\]'.*model\.onnx is none"):
+        load_backend(ONNX, backend="ncnn")
+
+
+class TestOwnForm:
+    """ncnn reads no ONNX; what was converted for it lies beside the ONNX file."""
+
+    @pytest.fixture
+    def model(self, tmp_path: Path) -> ModelFile:
+        path = tmp_path / "pose.onnx"
+        path.write_bytes(b"a network")
+        return ModelFile(path, RAW_SPEC, None, str(path))
+
+    def convert(self, model: ModelFile, source: str) -> Path:
+        assert isinstance(model.data, Path)
+        param = model.data.with_suffix(".param")
+        param.write_text("7767517", encoding="utf-8")
+        spec = dataclasses.replace(RAW_SPEC, source_sha256=source)
+        param.with_suffix(".json").write_text(spec.to_json(), encoding="utf-8")
+        return param
+
+    def test_ncnn_takes_the_conversion_and_the_others_the_model(self, model: ModelFile) -> None:
+        assert own_form(model, "ncnn") is model
+        param = self.convert(model, sha256_of(model.data))
+        assert own_form(model, "ncnn", padding=1.5).data == param
+        assert own_form(model, "ncnn", padding=1.5).spec.padding == 1.5
+        for backend in ("onnxruntime", "openvino", "tensorrt"):
+            assert own_form(model, backend) is model
+        given = load_model_file(param, task="pose")
+        assert own_form(given, "ncnn") is given
+
+    def test_auto_takes_it_where_nothing_else_can_run(self, model: ModelFile, landscape: Landscape) -> None:
+        param = self.convert(model, sha256_of(model.data))
+        assert own_form(model, "auto") is model
+        landscape.installed = {"ncnn": {"cpu"}}
+        assert own_form(model, "auto").data == param
+
+    def test_both_may_be_made_from_one_checkpoint(self, model: ModelFile) -> None:
+        param = self.convert(model, "5" * 64)
+        model = dataclasses.replace(model, spec=dataclasses.replace(RAW_SPEC, source_sha256="5" * 64))
+        assert own_form(model, "ncnn").data == param
+
+    @pytest.mark.parametrize("source", ["", "5" * 64])
+    def test_a_conversion_of_another_model_is_refused(self, model: ModelFile, source: str) -> None:
+        param = self.convert(model, source)
+        with pytest.raises(ModelError, match=rf"not made from the pose.onnx.*rtmpose export .*{param.name}"):
+            own_form(model, "ncnn")

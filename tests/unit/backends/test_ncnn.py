@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -252,8 +253,9 @@ def test_a_software_renderer_is_no_gpu() -> None:
 
 def test_its_threads_are_told_to_sleep_unless_the_environment_decides(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str | None] = []
-    monkeypatch.delitem(adapter.sys.modules, "ncnn", raising=False)
+    monkeypatch.delitem(sys.modules, "ncnn", raising=False)
     monkeypatch.setattr(adapter.importlib, "import_module", lambda _: seen.append(os.environ.get("OMP_WAIT_POLICY")))
+    monkeypatch.setattr(adapter, "_told", [])
     for name in adapter._WAITING:
         monkeypatch.delenv(name, raising=False)
     adapter.import_ncnn()
@@ -264,6 +266,20 @@ def test_its_threads_are_told_to_sleep_unless_the_environment_decides(monkeypatc
     adapter.import_ncnn()
     assert seen == ["PASSIVE", None, "ACTIVE"]
     assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+
+
+def test_threads_that_could_not_be_told_are_a_warning_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(adapter, "_told", [])
+    monkeypatch.setenv("OMP_WAIT_POLICY", "PASSIVE")
+    adapter.import_ncnn()
+    assert not caplog.text
+    for name in adapter._WAITING:
+        monkeypatch.delenv(name, raising=False)
+    for _ in range(2):
+        adapter.import_ncnn()
+    assert caplog.text.count("set OMP_WAIT_POLICY=PASSIVE") == 1
 
 
 def test_a_detectors_maps_keep_their_names(tmp_path: Path) -> None:
