@@ -1,4 +1,4 @@
-"""Charts as SVG text: bars, stacked bars, histograms and lines, coloured by the page's style sheet.
+"""Charts as SVG text: bars, stacked bars, distributions and lines, coloured by the page's style sheet.
 
 A few functions instead of a plotting library: the report must be one file without scripts or fonts from elsewhere,
 and must follow the reader's light or dark setting, which classes in the SVG do and pixels do not. Series number i has
@@ -14,7 +14,7 @@ from html import escape
 
 import numpy as np
 
-__all__ = ["Row", "grouped_bars", "histogram", "legend", "lines", "stacked_bars"]
+__all__ = ["Row", "grouped_bars", "legend", "lines", "ridges", "stacked_bars"]
 
 _WIDTH = 640.0
 _LETTER = 7.4
@@ -23,7 +23,11 @@ _BAR = 15.0
 _GAP = 9.0
 _PLOT_HEIGHT = 210.0
 _MARGIN = 52.0
-_BINS = 40
+_BINS = 56
+_RIDGE = 52.0
+_HEADING = 22.0
+_PERCENTILES = 152.0
+_SMALLEST = 1e-6
 
 
 @dataclass(frozen=True)
@@ -79,45 +83,58 @@ def stacked_bars(rows: Sequence[Row], names: Sequence[str], *, unit: str) -> str
         x = left
         for i, value in enumerate(row.values):
             if value:
-                width = value * scale
+                length = value * scale
                 hint = f"{row.hint}, {names[i]}: {_number(value)} {unit}"
-                parts.append(_rect((x, y), (width - 1.5, height), series=i, hint=hint))
-                x += width
+                parts.append(_rect((x, y), (length - 1.5, height), series=i, hint=hint))
+                x += length
         parts.append(_text(x + 6, y + height / 2, f"{_number(total)}", small=True))
         y += height + _GAP
     parts.append(f'<line class="axis" x1="{left}" y1="0" x2="{left}" y2="{y - _GAP + 4:.1f}"/>')
     return _svg(parts, y, f"Stacked bars, {unit}")
 
 
-def histogram(series: Mapping[str, Sequence[float]], *, unit: str) -> str:
-    """Return how often which value occurred: an outline for each series, its median and 95th percentile marked."""
-    everything = np.concatenate([np.asarray(values, np.float64) for values in series.values()])
-    low, high = float(everything.min()), float(np.percentile(everything, 99.5))
-    high = max(high, low * 1.01, low + 1e-6)
-    edges = np.linspace(low, high, _BINS + 1)
-    shares = {
-        name: np.histogram(np.clip(values, low, high), edges)[0] / max(len(values), 1)
-        for name, values in series.items()
-    }
-    top = max(float(share.max()) for share in shares.values()) or 1.0
-    plot = _Plot((low, high), (0.0, 100 * top), x_label=unit, y_label="% of frames")
-    parts = plot.frame()
-    for i, (name, share) in enumerate(shares.items()):
-        points = [(edges[0], 0.0)]
-        for left, right, value in zip(edges[:-1], edges[1:], share, strict=True):
-            points += [(left, 100 * value), (right, 100 * value)]
-        points.append((edges[-1], 0.0))
-        path = " ".join(plot.point(x, y) for x, y in points)
-        p50, p95 = np.percentile(series[name], (50, 95))
-        hint = f"{name}: median {_number(p50)} {unit}, 95th percentile {_number(p95)} {unit}"
-        parts.append(f'<polygon class="area s{i}" points="{path}"><title>{escape(hint)}</title></polygon>')
-        for value, kind in ((p50, "solid"), (p95, "dashed")):
-            x = plot.x(min(max(value, low), high))
+def ridges(series: Mapping[str, Sequence[float]], *, unit: str) -> str:
+    """Return how often which value occurred, one ridge for each series over one logarithmic axis.
+
+    Equal factors are equal distances, so a ridge of the same shape further right is slower by a factor. Median, 95th and
+    99th percentile are marked and written at the end of the row; what lies beyond every 99th percentile is left out.
+    """
+    values = {name: np.maximum(np.asarray(given, np.float64), _SMALLEST) for name, given in series.items()}
+    marks = {name: [float(p) for p in np.percentile(own, (50, 95, 99))] for name, own in values.items()}
+    low = min(float(own.min()) for own in values.values()) / 1.05
+    high = max(mark[-1] for mark in marks.values()) * 1.05
+    left, right = 16 + _LETTER * max(len(name) for name in values), _WIDTH - _PERCENTILES
+    edges = np.geomspace(low, high, _BINS + 1)
+    bottom = _HEADING + len(values) * _RIDGE
+
+    def x_of(value: float) -> float:
+        share = math.log(min(max(value, low), high) / low) / math.log(high / low)
+        return float(left + share * (right - left))
+
+    parts = [_text(_WIDTH - 8, _HEADING / 2, f"p50 / p95 / p99 {unit}", anchor="end", small=True)]
+    for value in _log_ticks(low, high):
+        x = x_of(value)
+        parts.append(f'<line class="grid" x1="{x:.1f}" y1="{_HEADING}" x2="{x:.1f}" y2="{bottom:.1f}"/>')
+        parts.append(_text(x, bottom + 14, _number(value), anchor="middle", small=True))
+    for i, (name, own) in enumerate(values.items()):
+        base = _HEADING + (i + 1) * _RIDGE
+        counts = np.histogram(own, edges)[0]
+        scale = (_RIDGE - 10) / max(int(counts.max()), 1)
+        points = [(left, base)]
+        for start, end, count in zip(edges[:-1], edges[1:], counts, strict=True):
+            points += [(x_of(start), base - count * scale), (x_of(end), base - count * scale)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in [*points, (right, base)])
+        said = " / ".join(_number(mark) for mark in marks[name])
+        parts.append(f'<polygon class="area s{i}" points="{path}">{_title(f"{name}: {said} {unit}")}</polygon>')
+        for mark, kind in zip(marks[name], ("solid", "dashed", "dotted"), strict=True):
+            x = x_of(mark)
             parts.append(
-                f'<line class="mark {kind} s{i}" x1="{x:.1f}" y1="{plot.bottom:.1f}" x2="{x:.1f}" '
-                f'y2="{plot.bottom - 0.94 * (plot.bottom - plot.top):.1f}"><title>{escape(hint)}</title></line>'
+                f'<line class="mark {kind} s{i}" x1="{x:.1f}" y1="{base:.1f}" x2="{x:.1f}" y2="{base - _RIDGE + 8:.1f}"/>'
             )
-    return _svg(parts, _PLOT_HEIGHT + _MARGIN, f"Distribution, {unit}")
+        parts.append(f'<line class="axis" x1="{left:.1f}" y1="{base:.1f}" x2="{right:.1f}" y2="{base:.1f}"/>')
+        parts.append(_text(left - 10, base - 9, name, anchor="end"))
+        parts.append(_text(_WIDTH - 8, base - 9, said, anchor="end"))
+    return _svg(parts, bottom + 26, f"Distribution, {unit}")
 
 
 def lines(
@@ -141,8 +158,7 @@ def lines(
         for x, y in curve:
             hint = f"{name}, {_number(x)} {x_label}: {_number(y)} {unit}"
             parts.append(
-                f'<circle class="dot s{i}" cx="{plot.x(x):.1f}" cy="{plot.y(y):.1f}" r="4">'
-                f"<title>{escape(hint)}</title></circle>"
+                f'<circle class="dot s{i}" cx="{plot.x(x):.1f}" cy="{plot.y(y):.1f}" r="4">{_title(hint)}</circle>'
             )
     return _svg(parts, _PLOT_HEIGHT + _MARGIN, f"{unit} by {x_label}")
 
@@ -204,6 +220,22 @@ def _ticks(low: float, high: float, count: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
+def _log_ticks(low: float, high: float) -> list[float]:
+    """Return round numbers from low to high that are well apart on a logarithmic axis.
+
+    >>> _log_ticks(3, 260)
+    [5.0, 10.0, 20.0, 50.0, 100.0, 200.0]
+    >>> _log_ticks(4.9, 6.2)
+    [5.0, 5.5, 6.0]
+    """
+    if high / low < 4:
+        return _ticks(low, high, 4)
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    steps = (1, 2, 5) if high / low < 1000 else (1,)
+    ticks = (step * 10.0**power for power in decades for step in steps)
+    return [round(tick, 12) for tick in ticks if low <= tick <= high]
+
+
 def _number(value: float) -> str:
     """Return a figure with about three digits.
 
@@ -219,16 +251,21 @@ def _number(value: float) -> str:
     return f"{value:.2f}" if abs(value) >= 0.1 else f"{value:.2g}"
 
 
+def _title(text: str) -> str:
+    """Return what a pointer over the element shows."""
+    return f"<title>{escape(text)}</title>"
+
+
 def _rect(corner: tuple[float, float], size: tuple[float, float], *, series: int, hint: str) -> str:
     (x, y), (width, height) = corner, size
     return (
         f'<rect class="s{series}" x="{x:.1f}" y="{y:.1f}" width="{max(width, 0.5):.1f}" height="{height:.1f}" rx="2">'
-        f"<title>{escape(hint)}</title></rect>"
+        f"{_title(hint)}</rect>"
     )
 
 
 def _text(x: float, y: float, text: str, *, anchor: str = "start", small: bool = False, hint: str = "") -> str:
-    title = f"<title>{escape(hint)}</title>" if hint else ""
+    title = _title(hint) if hint else ""
     kind = ' class="small"' if small else ""
     return f'<text x="{x:.1f}" y="{y:.1f}" dy="0.35em" text-anchor="{anchor}"{kind}>{escape(text)}{title}</text>'
 

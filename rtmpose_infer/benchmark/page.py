@@ -8,7 +8,7 @@ from html import escape
 from importlib import resources
 from typing import TYPE_CHECKING
 
-from rtmpose_infer.benchmark.charts import Row, grouped_bars, histogram, legend, lines, stacked_bars
+from rtmpose_infer.benchmark.charts import Row, grouped_bars, legend, lines, ridges, stacked_bars
 from rtmpose_infer.benchmark.report import STAGES
 
 if TYPE_CHECKING:
@@ -17,6 +17,15 @@ if TYPE_CHECKING:
 __all__ = ["render_html"]
 
 _NETWORK_STAGES = ("detect", "pose")
+_PARTS = {
+    "detector network": ("detect",),
+    "pose network": ("pose",),
+    "pictures to tensors": ("letterbox", "crop", "prepare"),
+    "tensors to people": ("decode_boxes", "decode_pose"),
+    "identities, smoothing": ("track", "smooth"),
+    "video, drawing": ("decode", "draw"),
+}
+"""What the eleven stages come down to; together they are the whole frame."""
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
 
@@ -54,6 +63,7 @@ def _body(report: Report) -> Iterator[str]:
         yield f'<div class="note">{escape(warning)}</div>'
     if not measured:
         return
+    yield from _tiles(report, measured)
     yield "<h2>Speed</h2>" + _speed_table(report, measured)
     against = f" Speed-up: over {escape(report.comparisons[0].against)}." if report.comparisons else ""
     yield (
@@ -74,6 +84,51 @@ def _models(measured: Sequence[ContestantReport]) -> str:
     return " / ".join(f"{escape(detector)} + {escape(pose)}" for detector, pose in sorted(pairs))
 
 
+def _tiles(report: Report, measured: Sequence[ContestantReport]) -> Iterator[str]:
+    """Yield the answer at a glance: each backend on the largest scene."""
+    persons = _scenarios(measured)[-1]
+    chosen = [(c, next((s for s in c.scenarios if s.persons == persons), None)) for c in measured]
+    speedups = {c.backend: c.speedup for c in report.comparisons if c.persons == persons}
+    fastest = _fastest(report, measured, persons)
+    yield '<div class="tiles">'
+    for number, (contestant, scenario) in enumerate(chosen):
+        if scenario is None:
+            continue
+        badge = ' <span class="badge">fastest</span>' if contestant.backend == fastest else ""
+        device = contestant.pose.device if contestant.pose else ""
+        facts = [
+            ("p50, p99", f"{scenario.latency.p50_ms:.1f} ms, {scenario.latency.p99_ms:.1f} ms"),
+            ("over the networks", f"{scenario.overhead.median:.2f}×"),
+        ]
+        if contestant.cold is not None:
+            warm = "" if contestant.warm is None else f", warm {contestant.warm.total_s:.2f} s"
+            facts.append(("first result", f"{contestant.cold.total_s:.2f} s{warm}"))
+        if contestant.peak_memory_bytes:
+            facts.append(("memory", f"{contestant.peak_memory_bytes / 2**20:.0f} MiB"))
+        if (apart := contestant.difference) is not None and apart.keypoints:
+            facts.append(("joints off by", f"{apart.median_px:.2f} px, p99 {apart.p99_px:.2f} px"))
+        if contestant.backend in speedups:
+            facts.append((f"speed-up over {report.comparisons[0].against}", _ratio(speedups[contestant.backend])))
+        yield (
+            f'<div class="tile s{number}"><div>{escape(contestant.backend)}{badge}</div>'
+            f'<div class="big">{scenario.fps:.1f} <small>FPS</small></div>'
+            f'<div class="soft">{escape(_scenario_name(scenario))}, on {escape(device)}</div><dl>'
+            + "".join(f"<dt>{escape(name)}</dt><dd>{value}</dd>" for name, value in facts)
+            + "</dl></div>"
+        )
+    yield "</div>"
+
+
+def _fastest(report: Report, measured: Sequence[ContestantReport], persons: int | None) -> str | None:
+    """Return who was fastest round by round, which noise decides less than the frames per second; None of one alone."""
+    factors = {c.backend: c.speedup.median for c in report.comparisons if c.persons == persons}
+    if not factors:
+        return None
+    factors[report.comparisons[0].against] = 1.0
+    here = [c.backend for c in measured if c.backend in factors]
+    return max(here, key=factors.__getitem__, default=None)
+
+
 def _scenario_name(scenario: Scenario) -> str:
     if scenario.persons is None:
         return f"video, {scenario.people:.1f} people"
@@ -87,11 +142,13 @@ def _speed_table(report: Report, measured: Sequence[ContestantReport]) -> str:
         head.append("speed-up")
     rows = []
     for persons in _scenarios(measured):
+        fastest = _fastest(report, measured, persons)
         for contestant, scenario in ((c, s) for c in measured for s in c.scenarios if s.persons == persons):
+            fps = f"{scenario.fps:.1f}"
             cells = [
                 escape(_scenario_name(scenario)),
                 escape(contestant.backend),
-                f"<b>{scenario.fps:.1f}</b>",
+                f"<b>{fps}</b>" if contestant.backend == fastest else fps,
                 f"{scenario.fps_with_media:.1f}",
                 f"{scenario.latency.p50_ms:.2f}",
                 f"{scenario.latency.p95_ms:.2f}",
@@ -104,7 +161,7 @@ def _speed_table(report: Report, measured: Sequence[ContestantReport]) -> str:
                 speedup = speedups.get((contestant.backend, scenario.persons))
                 cells.append("" if speedup is None else _ratio(speedup))
             rows.append(cells)
-    return _table(head, rows)
+    return _table(head, rows, texts=2)
 
 
 def _charts(measured: Sequence[ContestantReport]) -> Iterator[str]:
@@ -125,35 +182,49 @@ def _charts(measured: Sequence[ContestantReport]) -> Iterator[str]:
         yield '</div><div class="card"><h3>The same for each person</h3>'
         yield lines(each, x_label="people", unit="ms per person")
         yield "</div></div>"
-    yield "<h2>Distribution of the time of a frame</h2>" + legend(names)
-    yield '<p class="soft">Solid line: median; dashed: 95th percentile. Frames with a detector run stand apart.</p>'
+    yield "<h2>Distribution of the time of a frame</h2>"
+    yield (
+        '<p class="soft">Milliseconds, on a logarithmic axis. Lines: median (solid), 95th (dashed) and 99th percentile '
+        "(dotted). Frames with a detector run stand apart.</p>"
+    )
     yield '<div class="grid">'
     for persons in _scenarios(measured):
         chosen = {c.backend: s for c in measured for s in c.scenarios if s.persons == persons}
         yield f'<div class="card"><h3>{escape(_scenario_name(next(iter(chosen.values()))))}</h3>'
-        yield histogram({name: chosen[name].latencies_ms if name in chosen else [0.0] for name in names}, unit="ms")
+        yield ridges({name: chosen[name].latencies_ms for name in names if name in chosen}, unit="ms")
         yield "</div>"
     yield "</div>"
 
 
 def _stages(measured: Sequence[ContestantReport]) -> Iterator[str]:
     names = [contestant.backend for contestant in measured]
-    yield "<h2>Where the time of a frame goes</h2>" + legend(names)
+    yield "<h2>Where the time of a frame goes</h2>"
     yield '<p class="soft">Milliseconds per frame, averaged over all frames.</p>'
     scenarios = _scenarios(measured)
     for number, persons in enumerate(scenarios):
         chosen = {c.backend: s for c in measured for s in c.scenarios if s.persons == persons}
         title = escape(_scenario_name(next(iter(chosen.values()))))
         yield f"<details{' open' if number == len(scenarios) - 1 else ''}><summary>{title}</summary>"
-        yield '<div class="grid">'
-        for heading, wanted in (("Network calls", True), ("Everything around them", False)):
-            rows = [
-                Row(stage, [_mean(chosen.get(name), stage) for name in names], STAGES[stage])
-                for stage in STAGES
-                if (stage in _NETWORK_STAGES) == wanted and any(stage in s.stages for s in chosen.values())
-            ]
-            yield f'<div class="card"><h3>{heading}</h3>{grouped_bars(rows, names, unit="ms")}</div>'
-        yield "</div>"
+        whole = [
+            Row(name, [sum(_mean(scenario, stage) or 0.0 for stage in stages) for stages in _PARTS.values()], name)
+            for name, scenario in chosen.items()
+        ]
+        calls, around = (
+            grouped_bars(
+                [
+                    Row(stage, [_mean(chosen.get(name), stage) for name in names], STAGES[stage])
+                    for stage in STAGES
+                    if (stage in _NETWORK_STAGES) == wanted and any(stage in s.stages for s in chosen.values())
+                ],
+                names,
+                unit="ms",
+            )
+            for wanted in (True, False)
+        )
+        yield f'<div class="grid"><div><div class="card"><h3>The whole frame</h3>{legend(list(_PARTS))}'
+        yield f'{stacked_bars(whole, list(_PARTS), unit="ms")}</div><div class="card"><h3>Network calls</h3>'
+        yield f'{legend(names)}{calls}</div></div><div class="card"><h3>Everything around them</h3>{legend(names)}{around}'
+        yield "</div></div>"
         yield _stage_table(chosen)
         yield "</details>"
 
@@ -177,7 +248,8 @@ def _stage_table(chosen: dict[str, Scenario]) -> str:
         for name, scenario in chosen.items()
         if (timing := scenario.stages.get(stage)) is not None
     ]
-    return "<p></p>" + _table(["Stage", "Backend", "mean ms", "p50", "p95", "p99", "of frames"], rows)
+    head = ["Stage", "Backend", "mean ms", "p50", "p95", "p99", "of frames"]
+    return f"<p></p>{_table(head, rows, texts=2)}"
 
 
 def _starts(measured: Sequence[ContestantReport]) -> Iterator[str]:
@@ -216,6 +288,7 @@ def _agreement(measured: Sequence[ContestantReport]) -> Iterator[str]:
             "Backend",
             "joints compared",
             "median px",
+            "p99 px",
             "largest px",
             "largest score",
             "boxes found",
@@ -243,7 +316,7 @@ def _conditions(report: Report, measured: Sequence[ContestantReport]) -> Iterato
         if n is not None
     ]
     head = ["Backend", "", "Model", "sha256", "Input", "Precision", "Runtime", "Device", "Threads"]
-    yield _table(head, networks) + "<p></p>"
+    yield _table(head, networks, texts=3) + "<p></p>"
     machine, noise = report.machine, report.noise
     gpus = ", ".join(gpu.name for gpu in machine.cuda.gpus) if machine.cuda else ""
     facts = [
@@ -278,8 +351,20 @@ def _scenarios(measured: Sequence[ContestantReport]) -> list[int | None]:
     return list(dict.fromkeys(s.persons for c in measured for s in c.scenarios))
 
 
-def _table(head: Sequence[str] | None, rows: Sequence[Sequence[str]], *, left: bool = False) -> str:
-    """Return a table of cells that are HTML already."""
+def _table(head: Sequence[str] | None, rows: Sequence[Sequence[str]], *, left: bool = False, texts: int = 1) -> str:
+    """Return a table of cells that are HTML already.
+
+    Args:
+        head: What the columns are called.
+        rows: As many cells each. A first cell that is that of the row before is left out, so that groups show.
+        left: Let all columns begin at their left edge and break their lines.
+        texts: Let so many columns begin at their left edge; the others are figures.
+    """
     first = "" if head is None else "<tr>" + "".join(f"<th>{escape(cell)}</th>" for cell in head) + "</tr>"
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="scroll"><table{" class=left" if left else ""}>{first}{body}</table></div>'
+    body, group = "", None
+    for row in rows:
+        again = row[0] == group
+        group = row[0]
+        cells = ["" if again else row[0], *row[1:]]
+        body += f"<tr{'' if again else ' class=group'}>" + "".join(f"<td>{cell}</td>" for cell in cells) + "</tr>"
+    return f'<div class="scroll"><table class="{"left" if left else f"t{texts}"}">{first}{body}</table></div>'

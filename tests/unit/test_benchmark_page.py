@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from rtmpose_infer.benchmark import BenchmarkConfig, ContestantReport, Report, render_html
-from rtmpose_infer.benchmark.charts import Row, grouped_bars, histogram, legend, lines, stacked_bars
+from rtmpose_infer.benchmark.charts import Row, grouped_bars, legend, lines, ridges, stacked_bars
 from rtmpose_infer.benchmark.noise import Noise
 from rtmpose_infer.benchmark.report import Comparison, Difference, Network, Ratio, Start, summarise
 from rtmpose_infer.machine import CudaDriver, Gpu, Machine
@@ -146,6 +146,24 @@ def test_the_figures_of_the_report_are_on_the_page():
     assert "Trust the ratios, not the times." in text
 
 
+def test_the_top_says_who_is_fastest_where_it_matters():
+    page = render_html(make_report())
+    assert page.count('class="badge"') == 1
+    text = Reader(page).text
+    top = text[text.index("Trust the ratios") : text.index("Speed")]
+    assert "openvino fastest" in top  # its rounds were 1.2 times as fast, whatever the averages are
+    for words in ("8 people, on cpu", "1.60 s, warm 0.90 s", "0.01 px, p99 0.15 px", "speed-up over onnxruntime"):
+        assert words in top
+    assert 'class="badge"' not in render_html(make_report(backends=("onnxruntime",)))
+
+
+def test_every_column_has_a_heading():
+    for table in re.findall(r"<table.*?</table>", render_html(make_report()), re.DOTALL):
+        headings = table.count("<th>")
+        for row in re.findall(r"<tr.*?</tr>", table, re.DOTALL):
+            assert not headings or row.count("<td>") in {0, headings}
+
+
 def test_names_are_text_and_never_markup():
     report = make_report(backends=("onnxruntime", HOSTILE), model=HOSTILE)
     report = replace(report, warnings=[HOSTILE], versions={HOSTILE: "1"})
@@ -204,9 +222,19 @@ class TestCharts:
 
     @pytest.mark.parametrize("values", [[5.0], [5.0, 5.0], [0.0, 0.0], [1e-4, 3e4]])
     def test_distributions_of_any_kind_can_be_drawn(self, values):
-        chart = histogram({"a": values, "b": [1.0, 2.0, 3.0]}, unit="ms")
+        chart = ridges({"a": values, "b": [1.0, 2.0, 3.0]}, unit="ms")
         assert "nan" not in chart
         assert len(list(ET.fromstring(chart).iter("polygon"))) == 2
+
+    def test_equal_factors_between_distributions_are_equal_distances(self):
+        fast = np.random.default_rng(0).gamma(9, 1, 200)
+        root = ET.fromstring(ridges({"a": fast, "b": 3 * fast, "c": 9 * fast}, unit="ms"))
+        medians = [float(line.attrib["x1"]) for line in root.iter("line") if "solid" in line.attrib["class"]]
+        assert medians[1] - medians[0] == pytest.approx(medians[2] - medians[1], abs=0.2)
+        marks = [float(line.attrib["x1"]) for line in root.iter("line") if "s0" in line.attrib["class"].split()]
+        assert marks == sorted(marks)
+        p50, p95, p99 = np.percentile(fast, (50, 95, 99))
+        assert f"{p50:.2f} / {p95:.1f} / {p99:.1f}" in "".join(root.itertext())
 
     def test_nothing_to_draw_is_an_empty_chart(self):
         assert self.bars(grouped_bars([], [], unit="ms")) == []
