@@ -5,8 +5,9 @@ interface leaves a choice, the one that is better for it is taken:
 
 - rtmlib returns no ids; they are read off its bookkeeping at the moment they are decided, before its reordering permutes people,
   and poses without evidence are dropped as a user of its scores would drop them.
-- A box tracker has no poses; the observer's pose in each box is added. Between detections it gets the boxes around the last
-  poses, as its users do who cannot afford a detector on every frame.
+- A box tracker has no poses; the observer's pose in each box is added. Between detections, and in the place of a detection that
+  failed, it gets the boxes around the last poses, without those that overlap: that serves it better than to feed the same boxes
+  back as they are, or to leave it without any.
 - MMDeploy's tracker exists only in C++ and binds to network files. What runs here is its algorithm, written again from
   its description: pool, suppress, match by gated Mahalanobis distance per joint, then by overlap; ten frames of memory.
 """
@@ -27,6 +28,12 @@ from rtmpose_infer.tracker import Tracker, TrackerConfig
 
 Step = Callable[[int], PeopleFrame]
 EVIDENCE = 0.3
+BOX_TRACKER_OPTIONS: dict[str, dict[str, object]] = {
+    "ByteTrackTracker": {},
+    "OCSORTTracker": {},
+    "BoTSORTTracker": {"enable_cmc": False},  # there are no pictures to read the camera's motion from
+    "CBIoUTracker": {},
+}
 
 
 def ours(observer: Observer, det_interval: int | str = 5, **options: object) -> Step:
@@ -94,28 +101,32 @@ def rtmlib(observer: Observer, det_interval: int = 5) -> Step:
     return step
 
 
-def box_tracker(observer: Observer, name: str, det_interval: int = 5) -> Step:
+def box_tracker(observer: Observer, name: str, det_interval: int = 5, **options: object) -> Step:
     """Return a tracker of the package ``trackers`` by class name, its people posed by the observer."""
     import supervision
     import trackers
 
-    tracker = getattr(trackers, name)()
-    last_boxes = [np.zeros((0, 4), np.float32), np.zeros(0, np.float32)]
+    tracker = getattr(trackers, name)(**BOX_TRACKER_OPTIONS[name] | options)
+    followed = [np.zeros((0, 4), np.float32), np.zeros(0, np.float32)]
 
     def step(frame: int) -> PeopleFrame:
+        boxes, scores = followed
+        kept = nms(boxes, scores, iou_threshold=0.5)
+        boxes, scores = boxes[kept], scores[kept]
         if frame % det_interval == 0:
             found = observer.detect(frame)
-            boxes, scores = found.bboxes, found.scores
-        else:
-            boxes, scores = last_boxes
+            # Whom the detector missed is still there: where no detection is, the boxes around the last poses stand in.
+            missed = ~(iou_matrix(boxes, found.bboxes) > 0.5).any(axis=1)
+            boxes = np.concatenate([found.bboxes, boxes[missed]])
+            scores = np.concatenate([found.scores, scores[missed]])
         tracked = tracker.update(
             supervision.Detections(xyxy=boxes.copy(), confidence=scores.copy(), class_id=np.zeros(len(boxes), int))
         )
         ids = np.asarray(tracked.tracker_id if tracked.tracker_id is not None else [], np.int64)
         poses = observer.pose(frame, tracked.xyxy)
         good = poses.keypoint_scores.mean(axis=1) >= EVIDENCE
-        last_boxes[0] = _padded(poses.keypoints[good])
-        last_boxes[1] = np.asarray(tracked.confidence, np.float32)[good]
+        followed[0] = _padded(poses.keypoints[good])
+        followed[1] = np.asarray(tracked.confidence, np.float32)[good]
         shown = good & (ids >= 0)
         return PeopleFrame(ids[shown], np.asarray(tracked.xyxy)[shown], poses.keypoints[shown])
 

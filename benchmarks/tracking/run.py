@@ -1,157 +1,245 @@
-"""Run every tracker on every scene, and print who kept whom apart: ``python benchmarks/tracking/run.py --help``."""
+"""Run every tracker on every scene, and print who kept whom apart: ``python benchmarks/tracking/run.py --help``.
+
+What costs time and is the same for all trackers (the scenes, what the observer sees in them) and what cannot change as long
+as the laboratory does not (the peers' results) is kept in ``--cache``; only our own tracker always runs.
+"""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
-import sys
+import os
+import pickle
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # a processor second of a tracker shall be one of its own
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
 import contestants as lab
+import numpy as np
 import world
 
-from rtmpose_infer.evaluation.tracking import PeopleFrame, identity_report
+from rtmpose_infer.evaluation.tracking import identity_report
 
 HERE = Path(__file__).resolve().parent
-TRACKERS: dict[str, Callable[..., lab.Step]] = {
-    "rtmpose_infer": lab.ours,
-    "rtmlib": lab.rtmlib,
-    "MMDeploy (algorithm)": lab.mmdeploy_algorithm,
-    "ByteTrack": partial(lab.box_tracker, name="ByteTrackTracker"),
-    "OC-SORT": partial(lab.box_tracker, name="OCSORTTracker"),
+
+OURS = "ours"
+CONTESTANTS: dict[str, tuple[str, Callable[..., lab.Step]]] = {
+    OURS: ("rtmpose_infer", lab.ours),
+    "rtmlib": ("rtmlib", lab.rtmlib),
+    "mmdeploy": ("MMDeploy's algorithm", lab.mmdeploy_algorithm),
+    "bytetrack": ("ByteTrack", partial(lab.box_tracker, name="ByteTrackTracker")),
+    "ocsort": ("OC-SORT", partial(lab.box_tracker, name="OCSORTTracker")),
+    "botsort": ("BoT-SORT", partial(lab.box_tracker, name="BoTSORTTracker")),
+    "cbiou": ("C-BIoU", partial(lab.box_tracker, name="CBIoUTracker")),
 }
 NOISES = {"none": world.NONE, "moderate": world.MODERATE, "heavy": world.HEAVY}
-HIDDEN = 0.2  # who is covered more than to this share need not be found
+VARIANTS = ("plain", "dropped", "third", "cuts")
+PACKAGES = ("rtmlib", "trackers", "motrics", "numpy")
+HEAD = "IDF1 | HOTA | MOTA | switches | fragm. | reused ids | IDF1 by box | detector calls | poses | ms/frame"
+# What --readme publishes: noise, variant, detector intervals.
+PUBLISHED = (
+    ("moderate", "plain", ["5", "auto"]),
+    ("none", "plain", ["1"]),
+    ("heavy", "plain", ["5"]),
+    ("moderate", "dropped", ["5"]),
+    ("moderate", "third", ["5"]),
+    ("moderate", "cuts", ["5"]),
+)
+TITLES = {
+    "plain": "",
+    "dropped": ", a fifth of the frames dropped at random",
+    "third": ", every third frame only (10 a second)",
+    "cuts": ", the camera cutting every 150 frames",
+}
 
 
-def truth_frames(scene: world.Scene, noise: world.Noise) -> list[PeopleFrame]:
-    """Return the truth to compare with: joints that can be seen, and people who can."""
-    out = []
-    for frame in scene.frames:
-        covered = (frame.coverer >= 0) & noise.occlusion
-        keypoints = np.where(covered[..., None], np.nan, frame.keypoints)
-        hidden = (frame.visible < HIDDEN) & noise.occlusion | covered.all(axis=1)
-        out.append(PeopleFrame(frame.ids, frame.bboxes, keypoints, hidden))
-    return out
+@dataclass(frozen=True)
+class Job:
+    """One scene as one observer sees it, and everybody who is to be tried on it."""
+
+    scene: str
+    noise: str
+    variant: str
+    seed: int
+    runs: tuple[tuple[str, int | str], ...]  # contestant, detector interval
+    shared: Path
+    cache: Path
 
 
-def play(job: tuple[str, str, str, int | str, int, Path, str]) -> dict[str, object]:
-    """Run one tracker on one scene."""
-    tracker_name, scene_name, noise_name, interval, seed, shared, variant = job
-    noise = NOISES[noise_name]
-    scene = world.load_scenes(shared, names=[scene_name], seed=seed)[0]
-    if variant == "dropped":
-        scene = world.with_dropped_frames(scene, share=0.2, seed=seed)
-    elif variant == "third":
+def play(job: Job) -> list[dict[str, Any]]:
+    """Run the contestants on one scene."""
+    about = {"sequence": job.scene, "noise": job.noise, "variant": job.variant, "seed": job.seed}
+    where = f"{job.scene}-{job.noise}-{job.variant}-{job.seed}"
+    sights: world.Sights | None = None
+    rows = []
+    for contestant, interval in job.runs:
+        path = job.cache / f"{where}-{contestant}-{interval}-{_fingerprint(job, 'contestants.py')}.json"
+        if contestant != OURS and path.exists():
+            rows.append(json.loads(path.read_text(encoding="utf-8")))
+            continue
+        if sights is None:
+            sights = _sights(job, where)
+            truth = sights.truth()
+        observer = world.Observer(sights)
+        step = CONTESTANTS[contestant][1](observer, det_interval=interval)
+        started = time.thread_time()
+        tracked = [step(frame) for frame in range(len(sights.scene))]
+        seconds = time.thread_time() - started - observer.seconds
+        row = {
+            "contestant": contestant,
+            **about,
+            "det_interval": interval,
+            "frames": len(truth),
+            "detector_calls": observer.detector_calls,
+            "poses": observer.poses_estimated,
+            "tracker_s": seconds,
+            "joints": identity_report(truth, tracked, sigmas=world.SKELETON.oks_sigmas).as_dict(),
+            "boxes": identity_report(truth, tracked).as_dict(),
+        }
+        if contestant != OURS:
+            path.write_text(json.dumps(row), encoding="utf-8")
+        rows.append(row)
+    return rows
+
+
+def _sights(job: Job, where: str) -> world.Sights:
+    path = job.cache / f"{where}-{_fingerprint(job, 'world.py')}.pickle"
+    if path.exists():
+        return pickle.loads(path.read_bytes())
+    (scene,) = world.load_scenes(job.shared, names=[job.scene], seed=job.seed)
+    if job.variant == "dropped":
+        scene = world.with_dropped_frames(scene, share=0.2, seed=job.seed)
+    elif job.variant == "third":
         scene = world.at_rate(scene, every=3)
-    elif variant == "cuts":
+    elif job.variant == "cuts":
         scene = world.with_cuts(scene, every=150)
-    observer = world.Observer(scene, noise, seed=seed)
-    step = TRACKERS[tracker_name](observer, det_interval=interval)
-    started = time.perf_counter()
-    tracked = [step(frame) for frame in range(len(scene))]
-    seconds = time.perf_counter() - started
-    truth = truth_frames(scene, noise)
-    joints = identity_report(truth, tracked, sigmas=world.SKELETON.oks_sigmas)
-    boxes = identity_report(truth, tracked)
-    return {
-        "tracker": tracker_name,
-        "scene": scene.name,
-        "noise": noise_name,
-        "det_interval": interval,
-        "seed": seed,
-        "variant": variant,
-        "detector_calls": observer.detector_calls,
-        "poses": observer.poses_estimated,
-        "seconds": seconds,
-        "joints": joints.as_dict(),
-        "boxes": boxes.as_dict(),
-    }
+    sights = world.Sights(scene, NOISES[job.noise], seed=job.seed)
+    path.write_bytes(pickle.dumps(sights))
+    return sights
 
 
-def together(rows: list[dict[str, object]], kind: str) -> dict[str, float]:
+def _fingerprint(job: Job, *more: str) -> str:
+    """Return what the cached results depend on: the laboratory's own files, the truth, and the peers' versions."""
+    content = b"".join((HERE / name).read_bytes() for name in ("world.py", *more))
+    content += (_truth_folder(job.shared) / f"{job.scene}.txt").read_bytes() + _versions().encode()
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def together(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, float]:
     """Return one tracker's figures over all scenes: counts are added, ratios are weighted by the people to be found."""
     reports = [row[kind] for row in rows]
     weight = np.array([r["truth"] for r in reports], float)
     out = {name: float(np.average([r[name] for r in reports], weights=weight)) for name in ("idf1", "hota", "mota")}
-    out |= {
-        name: int(sum(r[name] for r in reports)) for name in ("id_switches", "fragmentations", "misses", "false_alarms")
-    }
-    return out
+    return out | {name: int(sum(r[name] for r in reports)) for name in ("id_switches", "fragmentations", "reused_ids")}
+
+
+def line(name: str, rows: Sequence[dict[str, Any]]) -> str:
+    """Return one line of the table."""
+    joints, boxes = together(rows, "joints"), together(rows, "boxes")
+    ms = 1000 * sum(r["tracker_s"] for r in rows) / sum(r["frames"] for r in rows)
+    return (
+        f"| {name} | {100 * joints['idf1']:.1f} | {100 * joints['hota']:.1f} | {100 * joints['mota']:.1f} | "
+        f"{joints['id_switches']} | {joints['fragmentations']} | {joints['reused_ids']} | {100 * boxes['idf1']:.1f} | "
+        f"{sum(r['detector_calls'] for r in rows)} | {sum(r['poses'] for r in rows)} | {ms:.2f} |"
+    )
+
+
+def table(results: Sequence[dict[str, Any]], *, per_sequence: bool = False) -> str:
+    """Return a table for one setting of the observer."""
+    lines = [f"| tracker | interval | {HEAD} |", "|---|---|" + "---|" * (HEAD.count("|") + 1)]
+    for interval, contestant in dict.fromkeys((r["det_interval"], r["contestant"]) for r in results):
+        rows = [r for r in results if (r["det_interval"], r["contestant"]) == (interval, contestant)]
+        lines.append(line(f"{CONTESTANTS[contestant][0]} | {interval}", rows))
+        if per_sequence:
+            for name in dict.fromkeys(r["sequence"] for r in rows):
+                lines.append(line(f"· {name} | {interval}", [r for r in rows if r["sequence"] == name]))
+    return "\n".join(lines)
+
+
+def run(options: argparse.Namespace, noise: str, variant: str, intervals: Sequence[str]) -> list[dict[str, Any]]:
+    """Return the results of every contestant on every sequence, in the order of the table."""
+    parsed = [i if i == "auto" else int(i) for i in intervals]
+    runs = tuple((c, i) for i in parsed for c in options.contestants if i != "auto" or c == OURS)
+    folder = _truth_folder(options.shared)
+    names = options.sequences or [path.stem for path in folder.glob("*.txt")]
+    longest_first = sorted(names, key=lambda name: -(folder / f"{name}.txt").stat().st_size)
+    jobs = [
+        Job(name, noise, variant, seed, runs, options.shared, options.cache)
+        for name in longest_first
+        for seed in options.seed
+    ]
+    with ProcessPoolExecutor(options.jobs) as pool:
+        results = [row for rows in pool.map(play, jobs) for row in rows]
+    order = {run: place for place, run in enumerate(runs)}
+    return sorted(results, key=lambda r: (order[r["contestant"], r["det_interval"]], r["sequence"], r["seed"]))
+
+
+def write_readme(options: argparse.Namespace) -> None:
+    """Put the published tables between the marks of the README beside this file."""
+    path = HERE / "README.md"
+    before, _, rest = path.read_text(encoding="utf-8").partition("<!-- results: run.py --readme -->")
+    _, _, after = rest.partition("<!-- end of results -->")
+    sections = []
+    for noise, variant, intervals in PUBLISHED:
+        results = run(options, noise, variant, intervals)
+        sections.append(f"**{noise.capitalize()} noise{TITLES[variant]}**\n\n{table(results)}")
+    body = "\n\n".join(sections) + f"\n\nSeeds {', '.join(map(str, options.seed))}; {_versions()}."
+    path.write_text(
+        f"{before}<!-- results: run.py --readme -->\n\n{body}\n\n<!-- end of results -->{after}", encoding="utf-8"
+    )
 
 
 def main() -> None:
-    """Parse the command line, run, and write the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    """Parse the command line, run, and print or write the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=HERE.parents[2] / "shared", help="folder of development data")
-    parser.add_argument("--trackers", nargs="+", default=list(TRACKERS), choices=list(TRACKERS))
-    parser.add_argument("--scenes", nargs="+", default=None)
+    parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--sequences", nargs="+", default=None, help="names as in data/tracking/mot_gt; default: all")
     parser.add_argument("--noise", nargs="+", default=["moderate"], choices=list(NOISES))
-    parser.add_argument("--interval", nargs="+", default=["5"])
-    parser.add_argument("--variant", nargs="+", default=["plain"], choices=["plain", "dropped", "third", "cuts"])
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--jobs", type=int, default=2)
+    parser.add_argument("--interval", nargs="+", default=["5"], help="frames between two detections, or auto")
+    parser.add_argument("--variant", nargs="+", default=["plain"], choices=VARIANTS)
+    parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one or more runs of bad luck")
+    parser.add_argument("--jobs", type=int, default=2, help="processes")
+    parser.add_argument("--cache", type=Path, default=HERE.parents[1] / ".benchmarks" / "tracking")
     parser.add_argument("--json", type=Path, default=None, help="write every single result here")
-    parser.add_argument("--per-scene", action="store_true")
+    parser.add_argument("--per-sequence", action="store_true")
+    parser.add_argument(
+        "--readme", action="store_true", help="run the published settings and rewrite README.md's tables"
+    )
     options = parser.parse_args()
-    folder = options.shared / "data" / "tracking" / "mot_gt"
-    scenes = options.scenes or sorted(path.stem for path in folder.glob("*.txt"))
-    intervals = [i if i == "auto" else int(i) for i in options.interval]
-    jobs = [
-        (tracker, scene, noise, interval, seed, options.shared, variant)
-        for noise in options.noise
-        for variant in options.variant
-        for interval in intervals
-        for tracker in options.trackers
-        if interval != "auto" or tracker == "rtmpose_infer"
-        for scene in scenes
-        for seed in range(options.seeds)
-    ]
-    with ProcessPoolExecutor(options.jobs) as pool:
-        results = list(pool.map(play, jobs))
+    options.cache.mkdir(parents=True, exist_ok=True)
+    if options.readme:
+        write_readme(options)
+        return
+    everything = []
+    for noise in options.noise:
+        for variant in options.variant:
+            results = run(options, noise, variant, options.interval)
+            everything += results
+            print(
+                f"{noise} noise{TITLES[variant]}\n\n{table(results, per_sequence=options.per_sequence)}\n", flush=True
+            )
+    print(_versions())
     if options.json:
-        options.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-    print(
-        "| noise | variant | interval | tracker | IDF1 | HOTA | MOTA | switches | fragm. | IDF1 by box | detector calls | poses |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|---|---|")
-    for noise, variant, interval, tracker in dict.fromkeys((j[2], j[6], j[3], j[0]) for j in jobs):
-        rows = [
-            r
-            for r in results
-            if (r["noise"], r["variant"], r["det_interval"], r["tracker"]) == (noise, variant, interval, tracker)
-        ]
-        show(rows, tracker, f"{noise} | {variant} | {interval}")
-        if options.per_scene:
-            for name in dict.fromkeys(r["scene"] for r in rows):
-                show([r for r in rows if r["scene"] == name], f"· {name}", f"{noise} | {variant} | {interval}")
-    versions = {name: metadata.version(name) for name in ("rtmlib", "trackers", "motrics", "numpy") if _installed(name)}
-    print(", ".join(f"{name} {version}" for name, version in versions.items()))
+        options.json.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
 
 
-def show(rows: list[dict[str, object]], name: str, where: str) -> None:
-    joints, boxes = together(rows, "joints"), together(rows, "boxes")
-    print(
-        f"| {where} | {name} | {100 * joints['idf1']:.1f} | {100 * joints['hota']:.1f} | {100 * joints['mota']:.1f} | "
-        f"{joints['id_switches']} | {joints['fragmentations']} | {100 * boxes['idf1']:.1f} | "
-        f"{sum(r['detector_calls'] for r in rows)} | {sum(r['poses'] for r in rows)} |"
-    )
+def _truth_folder(shared: Path) -> Path:
+    return shared / "data" / "tracking" / "mot_gt"
 
 
-def _installed(name: str) -> bool:
-    try:
-        metadata.version(name)
-    except metadata.PackageNotFoundError:
-        return False
-    return True
+def _versions() -> str:
+    installed = {distribution.name: distribution.version for distribution in metadata.distributions()}
+    return ", ".join(f"{name} {installed.get(name, 'absent')}" for name in PACKAGES)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ What the observer does wrong, each with a setting in ``Noise``:
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rtmpose_infer.evaluation.tracking import PeopleFrame
 from rtmpose_infer.geometry import iou_matrix, nms
 from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.skeletons import load_skeleton
@@ -31,6 +33,8 @@ from rtmpose_infer.skeletons import load_skeleton
 SKELETON = load_skeleton("coco17")
 FRAME_SIZES = {"MOT17-05": (640, 480), "TUD-Campus": (640, 480)}
 UPRIGHT = ("tennis_serve", "tennis_forehand", "baseball_pitch", "golf_swing", "bowl", "jumping_jacks", "strum_guitar")
+HIDDEN = 0.2  # who is visible to a smaller share than this need not be found
+_SUPPLY = 64
 
 
 @dataclass(frozen=True)
@@ -136,8 +140,8 @@ def with_cuts(scene: Scene, *, every: int) -> Scene:
     return Scene(f"{scene.name} cuts", scene.frame_size_wh, scene.times_s, frames)
 
 
-class Observer:
-    """The detector and the pose network of a scene.
+class Sights:
+    """What the observer sees in a scene, worked out once: the same for every tracker that is shown it.
 
     Args:
         scene: What there is to see.
@@ -146,19 +150,57 @@ class Observer:
     """
 
     def __init__(self, scene: Scene, noise: Noise = MODERATE, *, seed: int = 0) -> None:
-        self.scene = scene
-        self.noise = noise
+        self.scene, self.noise = scene, noise
         self._seed = [seed, zlib.crc32(scene.name.encode())]
-        self.detector_calls = 0
-        self.poses_estimated = 0
+        numbers = range(len(scene))
+        self.visible = [
+            scene.frames[i].visible if noise.occlusion else np.ones(len(scene.frames[i].ids)) for i in numbers
+        ]
+        self.detections = [self._detections(i) for i in numbers]
+        self._joints = [self._joints_of(i) for i in numbers]
 
-    def detect(self, frame: int) -> Detections:
-        """Return the detector's boxes, after its own non-maximum suppression."""
-        self.detector_calls += 1
+    def truth(self) -> list[PeopleFrame]:
+        """Return the truth to compare with: joints that can be seen, and people who can."""
+        out = []
+        for frame, visible in zip(self.scene.frames, self.visible, strict=True):
+            covered = (frame.coverer >= 0) & self.noise.occlusion
+            keypoints = np.where(covered[..., None], np.nan, frame.keypoints)
+            out.append(PeopleFrame(frame.ids, frame.bboxes, keypoints, (visible < HIDDEN) | covered.all(axis=1)))
+        return out
+
+    def poses(self, frame: int, bboxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (M, 17, 2) joints and (M, 17) scores that the pose network gives for (M, 4) boxes."""
         truth, noise = self.scene.frames[frame], self.noise
+        keypoints, scores = self._joints[frame]
+        # A box draws its errors from the frame's own small supply, so the same box gets the same answer.
+        rng = np.random.default_rng([*self._seed, 3, frame])
+        errors, places, doubts = (
+            rng.normal(0, 1, (_SUPPLY, 17, 2)),
+            rng.random((_SUPPLY, 17, 2)),
+            rng.uniform(0.02, 0.35, (_SUPPLY, 17)),
+        )
+        drawn = [zlib.crc32(box.tobytes()) % _SUPPLY for box in (bboxes * 4).astype(np.int64)]
+        sides = bboxes[:, 2:] - bboxes[:, :2]
+        points = bboxes[:, None, :2] + places[drawn] * sides[:, None]
+        sure = doubts[drawn]
+        if len(truth.ids) and len(bboxes):
+            fill = iou_matrix(bboxes, truth.bboxes) * (0.25 + 0.75 * self.visible[frame])
+            person = fill.argmax(axis=1)
+            seen = fill.max(axis=1) > 0.12
+            size = np.sqrt((truth.bboxes[:, 2:] - truth.bboxes[:, :2]).prod(axis=1))[person]
+            there = keypoints[person] + 0.5 * noise.joint * size[:, None, None] * errors[drawn]
+            crop = 1.25 * np.maximum(sides, sides[:, ::-1] * [0.75, 1 / 0.75])
+            center = (bboxes[:, :2] + bboxes[:, 2:]) / 2
+            inside = (np.abs(there - center[:, None]) < crop[:, None] / 2).all(axis=2)
+            points = np.where(seen[:, None, None], there, points)
+            sure = np.where(seen[:, None], np.where(inside, scores[person], 0.1), sure)
+        return points.astype(np.float32), sure.astype(np.float32)
+
+    def _detections(self, frame: int) -> Detections:
+        """Return the detector's boxes, after its own non-maximum suppression."""
+        truth, noise, visible = self.scene.frames[frame], self.noise, self.visible[frame]
         rng = np.random.default_rng([*self._seed, 1, frame])
         count = len(truth.ids)
-        visible = truth.visible if noise.occlusion else np.ones(count)
         found = rng.random(count) < (1 - noise.miss) * np.clip((visible - 0.2) / 0.3, 0, 1)
         sides = np.tile(truth.bboxes[:, 2:] - truth.bboxes[:, :2], 2)
         boxes = truth.bboxes + rng.normal(0, 1, (count, 4)) * noise.box * sides
@@ -176,43 +218,7 @@ class Observer:
         kept = nms(boxes, scores, iou_threshold=0.65) if noise.occlusion else np.argsort(-scores, kind="stable")
         return Detections(boxes[kept], scores[kept], np.zeros(len(kept), np.int64))
 
-    def pose(self, frame: int, bboxes: np.ndarray, bbox_scores: np.ndarray | None = None) -> Poses:
-        """Return what the pose network sees in each box."""
-        bboxes = np.asarray(bboxes, np.float32).reshape(-1, 4)
-        self.poses_estimated += len(bboxes)
-        truth, noise = self.scene.frames[frame], self.noise
-        keypoints, scores = self._whole_frame(frame)
-        visible = truth.visible if noise.occlusion else np.ones(len(truth.ids))
-        out_points = np.zeros((len(bboxes), 17, 2), np.float32)
-        out_scores = np.zeros((len(bboxes), 17), np.float32)
-        fill = (
-            iou_matrix(bboxes, truth.bboxes) * (0.25 + 0.75 * visible) if len(truth.ids) else np.zeros((len(bboxes), 0))
-        )
-        for row, box in enumerate(bboxes):
-            rng = np.random.default_rng([*self._seed, 3, frame, *np.abs(box * 4).astype(np.int64).tolist()])
-            side = box[2:] - box[:2]
-            if fill.shape[1] and fill[row].max() > 0.12:
-                person = int(fill[row].argmax())
-                size = np.sqrt(np.prod(truth.bboxes[person, 2:] - truth.bboxes[person, :2]))
-                points = keypoints[person] + rng.normal(0, 0.5 * noise.joint * size, (17, 2))
-                inside = (
-                    np.abs(points - (box[:2] + box[2:]) / 2) < 0.625 * np.maximum(side, side[::-1] * [0.75, 0])
-                ).all(1)
-                out_points[row] = points
-                out_scores[row] = np.where(inside, scores[person], 0.1)
-            else:
-                out_points[row] = box[:2] + rng.random((17, 2)) * side
-                out_scores[row] = rng.uniform(0.02, 0.35, 17)
-        return Poses(
-            out_points,
-            out_scores,
-            bboxes,
-            np.ones(len(bboxes), np.float32) if bbox_scores is None else bbox_scores,
-            SKELETON,
-            frame_size_wh=self.scene.frame_size_wh,
-        )
-
-    def _whole_frame(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+    def _joints_of(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
         """Return everybody's joints as the network would see them whatever the crop."""
         truth, noise = self.scene.frames[frame], self.noise
         rng = np.random.default_rng([*self._seed, 2, frame])
@@ -240,6 +246,37 @@ class Observer:
         return keypoints, scores
 
 
+class Observer:
+    """The detector and the pose network of a scene, as one tracker uses them.
+
+    Attributes:
+        detector_calls: How often the detector ran.
+        poses_estimated: How many poses were estimated.
+        seconds: Processor time spent here, which is not the tracker's.
+    """
+
+    def __init__(self, sights: Sights) -> None:
+        self.sights, self.scene = sights, sights.scene
+        self.detector_calls = self.poses_estimated = 0
+        self.seconds = 0.0
+
+    def detect(self, frame: int) -> Detections:
+        """Return what the detector finds in a frame."""
+        self.detector_calls += 1
+        return self.sights.detections[frame]
+
+    def pose(self, frame: int, bboxes: np.ndarray, bbox_scores: np.ndarray | None = None) -> Poses:
+        """Return what the pose network sees in each box."""
+        started = time.thread_time()
+        bboxes = np.asarray(bboxes, np.float32).reshape(-1, 4)
+        self.poses_estimated += len(bboxes)
+        keypoints, scores = self.sights.poses(frame, bboxes)
+        bbox_scores = np.ones(len(bboxes), np.float32) if bbox_scores is None else bbox_scores
+        poses = Poses(keypoints, scores, bboxes, bbox_scores, SKELETON, frame_size_wh=self.scene.frame_size_wh)
+        self.seconds += time.thread_time() - started
+        return poses
+
+
 def _coverers(bboxes: np.ndarray, points: np.ndarray) -> np.ndarray:
     """Return (N, P) the frontmost person before each of N people's points; people are ordered from back to front."""
     count = len(bboxes)
@@ -255,8 +292,7 @@ class _Actions:
 
     def __init__(self, path: Path) -> None:
         data = np.load(path)
-        joints = data["xy_x8"].astype(np.float32) / 8
-        offsets = data["offsets"]
+        joints, visible, offsets = data["xy_x8"].astype(np.float32) / 8, data["visible"], data["offsets"]
         self._clips = []
         for i in np.flatnonzero(np.isin(data["action"], UPRIGHT)):
             clip = joints[offsets[i] : offsets[i + 1]]
@@ -265,7 +301,7 @@ class _Actions:
             if (
                 len(clip) >= 40
                 and (sides[:, 1] > 1.3 * sides[:, 0]).all()
-                and data["visible"][offsets[i] : offsets[i + 1]].all()
+                and visible[offsets[i] : offsets[i + 1]].all()
             ):
                 self._clips.append((clip - low[:, None]) / sides[:, None])
 
