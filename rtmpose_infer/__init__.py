@@ -14,6 +14,7 @@ from rtmpose_infer.backends.callable import CallableBackend
 from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import RtmposeInferError
 from rtmpose_infer.estimator import PoseEstimator
+from rtmpose_infer.one_stage import OneStageEstimator
 from rtmpose_infer.pose_tracker import PosePipeline, PoseTracker
 from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.skeletons import Skeleton, load_skeleton
@@ -28,6 +29,7 @@ __all__ = [
     "CallableBackend",
     "Detections",
     "OneEuroConfig",
+    "OneStageEstimator",
     "PersonDetector",
     "PoseEstimator",
     "PosePipeline",

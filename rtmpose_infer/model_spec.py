@@ -25,7 +25,7 @@ from rtmpose_infer.errors import InputError, ModelError
 from rtmpose_infer.onnx_file import OnnxHeader, read_onnx_header
 from rtmpose_infer.skeletons import Skeleton, load_skeleton, skeleton_from_dict, unnamed_skeleton
 
-__all__ = ["METADATA_KEY", "ModelFile", "ModelSpec", "load_model_file", "spec_from_header"]
+__all__ = ["METADATA_KEY", "ModelFile", "ModelSpec", "load_model_file", "spec_from_header", "wrong_task"]
 
 _log = logging.getLogger("rtmpose_infer.model_spec")
 
@@ -36,7 +36,7 @@ _NONE_MEAN, _NONE_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 _HEADS = {
     "detection": ("nms", "rtmdet", "yolox"),
     "pose": ("simcc", "keypoints"),
-    "one_stage": ("rtmo", "rtmo_raw"),
+    "one_stage": ("rtmo",),
 }
 _SKELETON_OF_COUNT = {
     14: "crowdpose14",
@@ -73,18 +73,18 @@ class ModelSpec:
         task: ``"detection"``, ``"pose"`` or ``"one_stage"``.
         head: What the outputs are. Detection: ``"nms"`` (``dets``, ``labels``: decoded and suppressed in the graph),
             ``"rtmdet"`` (raw maps), ``"yolox"`` (raw rows). Pose: ``"simcc"`` (vectors) or ``"keypoints"`` (decoded in
-            the graph). One-stage: ``"rtmo"`` (decoded in the graph) or ``"rtmo_raw"``.
+            the graph). One-stage: ``"rtmo"`` (``dets`` and ``keypoints``: decoded and suppressed in the graph).
         input_size_wh: Width and height of the network's input in pixels.
         input_format: ``"nchw_float32"`` (the host prepares planes and normalises) or ``"nhwc_uint8"`` (BGR frames as
             they are; layout, colour and normalisation are in the graph).
         colour: Channel order the network wants, ``"rgb"`` or ``"bgr"``; for ``"nhwc_uint8"`` always ``"bgr"``.
         mean: Subtracted from 0–255 values, in the network's channel order; not used for ``"nhwc_uint8"``.
         std: What the difference is divided by, likewise.
-        pad_value: Detection: grey value of the letterbox's border.
+        pad_value: Detection and one-stage: grey value of the letterbox's border.
         class_names: Detection: names of the classes, by label; empty where unknown.
         padding: Pose: factor by which boxes were enlarged in training.
         split_ratio: Pose: SimCC bins per input pixel.
-        skeleton: Pose: what the keypoints mean.
+        skeleton: Pose and one-stage: what the keypoints mean.
         calibration: Pose: scores to probabilities, as stored by the calibration that measured it; None where unknown.
         precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
         source_sha256: Hash of the checkpoint or model this file was made from; empty where unknown.
@@ -202,7 +202,7 @@ def load_model_file(path: str | Path, *, task: str, **known: Any) -> ModelFile:
     Args:
         path: An ONNX file; an MMDeploy SDK folder or zip; an OpenVINO ``.xml`` or ncnn ``.param`` file, whose spec is
             the file of the same name with ``.json``.
-        task: ``"detection"`` or ``"pose"``: what the model is wanted for.
+        task: ``"detection"``, ``"pose"`` or ``"one_stage"``: what the model is wanted for.
         known: Fields of ``ModelSpec`` that the caller knows better, such as ``padding=1.0`` or ``skeleton="halpe26"``.
 
     Raises:
@@ -233,7 +233,7 @@ def load_model_file(path: str | Path, *, task: str, **known: Any) -> ModelFile:
         assert header is not None  # noqa: S101  # only ONNX reaches this
         spec = spec_from_header(header, task=task, name=str(path), **known)
     if spec.task != task:
-        raise ModelError(f"{path} is a {spec.task} model; a {task} model is needed here. Were the two models swapped?")
+        raise ModelError(wrong_task(str(path), spec.task, task))
     if known:
         spec = _with_known(spec, known)
     return ModelFile(data, spec, header, str(path))
@@ -259,7 +259,7 @@ def spec_from_header(header: OnnxHeader, *, task: str, name: str, **known: Any) 
             "maps, YOLOX's rows, SimCC vectors, and keypoints+scores. Export it with `rtmpose export`."
         )
     if found != task:
-        raise ModelError(f"{name} is a {found} model; a {task} model is needed here. Were the two models swapped?")
+        raise ModelError(wrong_task(name, found, task))
     nhwc = tensor.dtype == "uint8"
     layout = "[n, height, width, 3]" if nhwc else "[n, 3, height, width]"
     if tensor.shape[3 if nhwc else 1] not in {3, None}:
@@ -275,19 +275,29 @@ def spec_from_header(header: OnnxHeader, *, task: str, name: str, **known: Any) 
         values |= normalisation
         unsaid = {k: v for k, v in normalisation.items() if k not in known}
         assumed += [f"{v.upper()} input" if k == "colour" else f"{k} {v}" for k, v in unsaid.items()]
-    if task == "pose":
+    if task != "detection":
         if head == "simcc":
             bins = header.outputs[_output(header, "simcc_x", 0)].shape[2]
             if bins:
                 values["split_ratio"] = bins / max(values["input_size_wh"][0], 1)
-        count = header.outputs[_output(header, "simcc_x" if head == "simcc" else "keypoints", 0)].shape[1]
-        values["skeleton"] = _skeleton(count, name, known.get("skeleton"))
-        standing_in = {"skeleton": f"skeleton {values['skeleton'].name}", "padding": "box padding 1.25"}
+        points = header.outputs[_output(header, "simcc_x" if head == "simcc" else "keypoints", 0)].shape
+        values["skeleton"] = _skeleton(points[-2] if len(points) > 2 else None, name, known.get("skeleton"))
+        standing_in = {"skeleton": f"skeleton {values['skeleton'].name}"}
+        if task == "pose":
+            standing_in["padding"] = "box padding 1.25"
         assumed += [words for field, words in standing_in.items() if field not in known]
     spec = ModelSpec(**(values | known))
     if assumed:
         _log.warning("%s does not describe itself; assumed: %s.", name, "; ".join(assumed))
     return spec
+
+
+def wrong_task(name: str, actual: str, wanted: str) -> str:
+    """Return the message for a model of another task than the one that is needed."""
+    hint = "Were the two models swapped?"
+    if actual == "one_stage":
+        hint = "It finds people and their poses at once: pass it as one_stage (`--one-stage`) instead of both others."
+    return f"{name} is a {actual} model; a {wanted} model is needed here. {hint}"
 
 
 def _numbers(values: Any, count: int, kind: Any = Real) -> bool:
@@ -343,8 +353,10 @@ def _head(header: OnnxHeader) -> tuple[str | None, str]:  # one answer per famil
     names = {t.name for t in header.outputs}
     ranks = [len(t.shape) for t in header.outputs]
     last = [t.shape[-1] if t.shape else None for t in header.outputs]
+    if {"dets", "keypoints"} <= names:
+        return "rtmo", "one_stage"
     if {"dets", "labels"} <= names:
-        return ("rtmo", "one_stage") if "keypoints" in names else ("nms", "detection")
+        return "nms", "detection"
     if {"keypoints", "scores"} <= names:
         return "keypoints", "pose"
     if {"simcc_x", "simcc_y"} <= names:
@@ -377,8 +389,9 @@ def _normalisation(task: str, head: str, header: OnnxHeader, *, colour: str | No
     """Return the family's usual colour order, or the given one, and mean and std in that order."""
     colour = colour or ("rgb" if task == "pose" else "bgr")
     # RTMDet and YOLOX both end in dets and labels. YOLOX begins by slicing the picture into four (its Focus layer)
-    # and reads raw values; RTMDet begins with a convolution.
-    if task == "detection" and (head == "yolox" or "Conv" not in header.first_operators):
+    # and reads raw values, as RTMO does with the same backbone; RTMDet begins with a convolution.
+    is_yolox = task == "detection" and (head == "yolox" or "Conv" not in header.first_operators)
+    if is_yolox or task == "one_stage":
         mean, std = _NONE_MEAN, _NONE_STD
     else:
         mean, std = _RGB_MEAN, _RGB_STD
@@ -439,7 +452,7 @@ def _spec_from_sdk(
     header: OnnxHeader, documents: Mapping[str, Any], task: str, known: Mapping[str, Any], name: str
 ) -> ModelSpec | None:
     pipeline = documents.get("pipeline.json")
-    if pipeline is None:
+    if pipeline is None or task == "one_stage":  # MMDeploy's runtime has no one-stage pipeline to describe
         return None
     try:
         tasks = pipeline["pipeline"]["tasks"]

@@ -1,6 +1,6 @@
 """The whole pipeline: detect when due, estimate all poses in one call, keep identities, smooth.
 
-``PosePipeline`` holds what is expensive (two networks, loaded once, safe to share between threads); ``PoseTracker``
+``PosePipeline`` holds what is expensive (the networks, loaded once, safe to share between threads); ``PoseTracker``
 holds what belongs to one stream (identities, filters, time). A stream's state changes only in the last step of a frame,
 so a failure in the middle of one leaves it as it was.
 """
@@ -21,6 +21,7 @@ from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import ClosedError, InputError
 from rtmpose_infer.estimator import PoseEstimator
 from rtmpose_infer.geometry import check_boxes
+from rtmpose_infer.one_stage import OneStageEstimator
 from rtmpose_infer.preprocess import check_frame
 from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.stages import NO_CLOCK, StageClock
@@ -46,21 +47,25 @@ Stream = TypeVar("Stream", bound=Hashable)
 
 
 class PosePipeline:
-    """A detector and a pose network, loaded once; any number of trackers and threads may use them.
+    """A detector and a pose network, or one network for both, loaded once for any number of trackers and threads.
 
     Args:
         detector: Path or zoo name of a detector, a ``PersonDetector``, or None where the caller brings all boxes.
         pose: Path or zoo name of a pose network, or a ``PoseEstimator``.
-        backend: Runtime of both networks: ``"auto"``, ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``, ``"ncnn"``.
+        one_stage: Path or zoo name of a network that finds people and their poses at once (RTMO), or a
+            ``OneStageEstimator``; it takes the place of ``detector`` and ``pose`` and runs on every frame.
+        backend: Runtime of the networks: ``"auto"``, ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``, ``"ncnn"``.
         device: See ``BackendConfig.device``.
         threads: Threads of one network call; None leaves it to the runtime.
         backend_config: All of the runtime's settings at once, instead of ``device`` and ``threads``.
         detector_options: Further arguments of ``PersonDetector``, such as ``score_threshold``.
         pose_options: Further arguments of ``PoseEstimator``, such as ``skeleton``.
+        one_stage_options: Further arguments of ``OneStageEstimator``, such as ``score_threshold``.
 
     Raises:
         ModelError: A model is missing, broken or of the wrong task.
         BackendError: The runtime is missing or its device did not come up.
+        InputError: ``one_stage`` was given beside another network, or options beside a network that is loaded already.
     """
 
     def __init__(
@@ -68,12 +73,14 @@ class PosePipeline:
         *,
         detector: str | Path | PersonDetector | None = DEFAULT_DETECTOR,
         pose: str | Path | PoseEstimator = DEFAULT_POSE,
+        one_stage: str | Path | OneStageEstimator | None = None,
         backend: str = "auto",
         device: str = "auto",
         threads: int | None = None,
         backend_config: BackendConfig | None = None,
         detector_options: Mapping[str, Any] | None = None,
         pose_options: Mapping[str, Any] | None = None,
+        one_stage_options: Mapping[str, Any] | None = None,
     ) -> None:
         common: dict[str, Any] = {
             "backend": backend,
@@ -81,9 +88,27 @@ class PosePipeline:
             "threads": threads,
             "backend_config": backend_config,
         }
-        for name, given, options in (("detector", detector, detector_options), ("pose", pose, pose_options)):
+        for name, given, options in (
+            ("detector", detector, detector_options),
+            ("pose", pose, pose_options),
+            ("one_stage", one_stage, one_stage_options),
+        ):
             if options and not isinstance(given, (str, PathLike)):
                 raise InputError(f"{name}_options go with a {name} that is loaded here, got {given!r}.")
+        self.detector: PersonDetector | None = None
+        self.one_stage: OneStageEstimator | None = None
+        self._estimator: PoseEstimator | None = None
+        self._streams: dict[Hashable, _Stream] = {}
+        self._streams_lock = threading.Lock()
+        self._closed = False
+        if one_stage is not None:
+            if detector not in {DEFAULT_DETECTOR, None} or pose != DEFAULT_POSE:
+                raise InputError("one_stage takes the place of detector and pose; pass either it or them.")
+            if not isinstance(one_stage, OneStageEstimator):
+                one_stage = OneStageEstimator(one_stage, **common, **(one_stage_options or {}))
+            self.one_stage = one_stage
+            self.skeleton: Skeleton = one_stage.skeleton
+            return
         own_detector = isinstance(detector, PersonDetector)
         if not (detector is None or isinstance(detector, PersonDetector)):
             detector = PersonDetector(detector, **common, **(detector_options or {}))
@@ -94,11 +119,40 @@ class PosePipeline:
             if detector is not None and not own_detector:
                 detector.close()
             raise
-        self.detector: PersonDetector | None = detector
-        self.estimator: PoseEstimator = pose
-        self._streams: dict[Hashable, _Stream] = {}
-        self._streams_lock = threading.Lock()
-        self._closed = False
+        self.detector = detector
+        self._estimator = pose
+        self.skeleton = pose.skeleton
+
+    @property
+    def estimator(self) -> PoseEstimator:
+        """The pose network for given boxes.
+
+        Raises:
+            InputError: The pipeline has a one-stage network, which takes no boxes.
+        """
+        if self._estimator is None:
+            raise InputError("a one-stage network takes no boxes; give the pipeline a detector and a pose network.")
+        return self._estimator
+
+    def predict_batch(self, frames: Sequence[npt.NDArray[np.uint8]]) -> list[Poses]:
+        """Return the poses in each of several unrelated frames: nobody is followed, and nothing is smoothed.
+
+        Args:
+            frames: Each (H, W, 3) uint8, BGR; they may differ in size.
+
+        Raises:
+            InputError: A frame cannot be used, or the pipeline has no detector.
+            InferenceError: A runtime failed.
+            ClosedError: The pipeline is closed.
+        """
+        if self.one_stage is not None:
+            return self.one_stage.predict_batch(frames)
+        if self.detector is None:
+            raise InputError("this pipeline has no detector to find people with; use its estimator with your boxes.")
+        found = self.detector.predict_batch(frames)
+        return self.estimator.predict_batch(
+            [(frame, people.bboxes, people.scores) for frame, people in zip(frames, found, strict=True)]
+        )
 
     def track_many(
         self,
@@ -133,7 +187,7 @@ class PosePipeline:
             for key, image in frames.items():
                 if image is None:
                     continue
-                stream = self._streams.get(key) or _Stream(self.estimator.skeleton, config or TrackerConfig())
+                stream = self._streams.get(key) or _Stream(self.skeleton, config or TrackerConfig())
                 try:
                     work.append(stream.begin(image, timestamps_s.get(key)))
                 except InputError as error:
@@ -150,11 +204,9 @@ class PosePipeline:
             self._streams.pop(stream, None)
 
     def describe(self) -> dict[str, BackendInfo]:
-        """Return what the networks really run on, by ``"detector"`` and ``"pose"``."""
-        info = {"pose": self.estimator.describe()}
-        if self.detector is not None:
-            info["detector"] = self.detector.describe()
-        return info
+        """Return what the networks really run on, by ``"detector"`` and ``"pose"``, or ``"one_stage"``."""
+        networks = {"detector": self.detector, "pose": self._estimator, "one_stage": self.one_stage}
+        return {name: network.describe() for name, network in networks.items() if network is not None}
 
     @property
     def closed(self) -> bool:
@@ -162,11 +214,11 @@ class PosePipeline:
         return self._closed
 
     def close(self) -> None:
-        """Free both networks; may be called twice."""
+        """Free the networks; may be called twice."""
         self._closed = True
-        if self.detector is not None:
-            self.detector.close()
-        self.estimator.close()
+        for network in (self.detector, self._estimator, self.one_stage):
+            if network is not None:
+                network.close()
         self._streams.clear()
 
     def __enter__(self) -> Self:
@@ -221,6 +273,25 @@ class _Stream:
         """Return the boxes to estimate poses in; changes nothing."""
         return self._tracker.propose(frame.detections, timestamp_s=frame.timestamp_s, frame_size_wh=frame.size_wh)
 
+    def take(self, frame: _Frame, poses: Poses) -> tuple[_Frame, Proposals, Poses]:
+        """Return the people whom a one-stage network found, as if proposed and estimated; changes nothing.
+
+        All of them count as newcomers, so that the tracker decides by place and pose alone who is who.
+        """
+        people = Detections(poses.bboxes, poses.bbox_scores, np.zeros(len(poses), np.int64))
+        frame = replace(frame, detections=people)
+        wanted = self.propose(frame)
+        # Duplicates and those beyond max_people are not among the wanted.
+        same = (people.bboxes[:, None] == wanted.bboxes[None, wanted.detected]).all(axis=2).any(axis=1)
+        poses = poses[same]
+        proposals = Proposals(
+            bboxes=poses.bboxes,
+            bbox_scores=poses.bbox_scores,
+            track_ids=np.zeros(len(poses), np.int64),
+            detected=np.ones(len(poses), bool),
+        )
+        return frame, proposals, poses
+
     def commit(self, frame: _Frame, proposals: Proposals, poses: Poses, clock: StageClock) -> Poses:
         """Take the poses into the stream's state and return the tracked people."""
         poses = replace(poses, frame_index=self._frame_index, timestamp_s=frame.timestamp_s)
@@ -244,6 +315,14 @@ def _advance(
     """Take one frame of each stream through the networks; no stream changes before all of them have answered."""
     if pipeline.closed:
         raise ClosedError("this PosePipeline is closed; make another one.")
+    if pipeline.one_stage is not None:
+        if any(frame.detections is not None for frame in frames):
+            raise InputError("bboxes_xyxy: a one-stage network takes no boxes; leave them out.")
+        everybody = pipeline.one_stage.predict_batch([frame.image for frame in frames], clock=clock)
+        taken = [s.take(frame, poses) for s, frame, poses in zip(streams, frames, everybody, strict=True)]
+        tracked = [stream.commit(*parts, clock) for stream, parts in zip(streams, taken, strict=True)]
+        clock.lap("track")
+        return tracked
     frames = list(frames)
     due = [i for i, frame in enumerate(frames) if frame.detection_due]
     if due and pipeline.detector is not None:
@@ -273,7 +352,7 @@ class PoseTracker:
     Args:
         pipeline: Networks to share with other trackers; it stays open when this tracker closes. None: own networks,
             made from ``pipeline_options`` (the arguments of ``PosePipeline``: detector, pose, backend, device, …).
-        det_interval: Run the detector on every n-th frame, or ``"auto"``.
+        det_interval: Run the detector on every n-th frame, or ``"auto"``. A one-stage network runs on every frame.
         config: All settings of the tracking at once, instead of ``det_interval``.
         pipeline_options: See ``pipeline``.
 
@@ -301,7 +380,7 @@ class PoseTracker:
             config = TrackerConfig(det_interval=det_interval)
         self._owns_pipeline = pipeline is None
         self.pipeline = pipeline or PosePipeline(**pipeline_options)
-        self._stream = _Stream(self.pipeline.estimator.skeleton, config or TrackerConfig())
+        self._stream = _Stream(self.pipeline.skeleton, config or TrackerConfig())
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False
@@ -365,7 +444,7 @@ class PoseTracker:
             self._stream.reset()
 
     def describe(self) -> dict[str, BackendInfo]:
-        """Return what the networks really run on, by ``"detector"`` and ``"pose"``."""
+        """Return what the networks really run on; see ``PosePipeline.describe``."""
         return self.pipeline.describe()
 
     @property

@@ -58,17 +58,18 @@ def check_frame(frame: Any) -> Frame:
     return frame if _opencv_can_wrap(frame) else np.ascontiguousarray(frame)
 
 
-def crop_into(frame: Frame, transform: CropTransform, out: Frame) -> None:
+def crop_into(frame: Frame, transform: CropTransform, out: Frame, *, border_value: int = 0) -> None:
     """Warp each person's region into ``out``.
 
     Args:
         frame: (H, W, 3) uint8.
         transform: N crops; its ``input_size_wh`` is (w, h).
-        out: (N, h, w, 3) uint8, contiguous; overwritten. Outside the frame it becomes black.
+        out: (N, h, w, 3) uint8, contiguous; overwritten.
+        border_value: The grey that everything outside the frame becomes.
     """
-    size = transform.input_size_wh
+    size, border = transform.input_size_wh, (border_value,) * 3
     for matrix, crop in zip(transform.matrices(), out, strict=True):
-        cv2.warpAffine(frame, matrix, size, dst=crop, flags=cv2.INTER_LINEAR)
+        cv2.warpAffine(frame, matrix, size, dst=crop, flags=cv2.INTER_LINEAR, borderValue=border)
 
 
 def letterbox_into(frame: Frame, out: Frame, *, pad_value: int = 114) -> tuple[float, float]:

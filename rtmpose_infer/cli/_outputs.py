@@ -37,6 +37,7 @@ class TrackOptions:
     format_name: str = "native"
     detector: str = DEFAULT_DETECTOR
     pose: str = DEFAULT_POSE
+    one_stage: str | None = None
     backend: str = "auto"
     device: str = "auto"
     threads: int | None = None

@@ -76,6 +76,9 @@ def track(  # one parameter an option
         str, typer.Option(help="Person detector: a file, or a name that `rtmpose models list` shows.")
     ] = DEFAULT_DETECTOR,
     pose: Annotated[str, typer.Option(help="Pose network: a file or a name.")] = DEFAULT_POSE,
+    one_stage: Annotated[
+        str | None, typer.Option(help="One network for both (RTMO), in place of --detector and --pose.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino, tensorrt or ncnn.")] = "auto",
     device: Annotated[str, typer.Option(help="auto, cpu, gpu, or a device that the backend knows.")] = "auto",
     threads: Annotated[
@@ -127,6 +130,7 @@ def track(  # one parameter an option
             format_name=format_.value,
             detector=detector,
             pose=pose,
+            one_stage=one_stage,
             backend=backend,
             device=device,
             threads=threads,
@@ -215,13 +219,16 @@ def _track_offline(
 
 
 def _pipeline(options: TrackOptions) -> PosePipeline:
+    finding = {} if options.score_threshold is None else {"score_threshold": options.score_threshold}
     return PosePipeline(
         detector=options.detector,
         pose=options.pose,
+        one_stage=options.one_stage,
         backend=options.backend,
         device=options.device,
         threads=options.threads,
-        detector_options={} if options.score_threshold is None else {"score_threshold": options.score_threshold},
+        detector_options=finding if options.one_stage is None else {},
+        one_stage_options=finding if options.one_stage is not None else {},
     )
 
 
@@ -232,11 +239,7 @@ def _poses_tracked(pipeline: PosePipeline, config: TrackerConfig, batch: Mapping
 
 
 def _poses_alone(pipeline: PosePipeline, batch: Mapping[int, Frame]) -> Mapping[int, Poses]:
-    images = [frame.image for frame in batch.values()]
-    assert pipeline.detector is not None  # noqa: S101  # run_track always names one
-    found = pipeline.detector.predict_batch(images)
-    work = [(image, people.bboxes, people.scores) for image, people in zip(images, found, strict=True)]
-    return dict(zip(batch, pipeline.estimator.predict_batch(work), strict=True))
+    return dict(zip(batch, pipeline.predict_batch([frame.image for frame in batch.values()]), strict=True))
 
 
 def _det_interval(text: str) -> int | Literal["auto"]:

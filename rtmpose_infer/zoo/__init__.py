@@ -26,6 +26,7 @@ from urllib.parse import urlsplit
 
 from rtmpose_infer.cache import CACHE_VARIABLE, cache_dir, sha256_of
 from rtmpose_infer.errors import ChecksumError, InputError, ManifestError, ModelError
+from rtmpose_infer.model_spec import wrong_task
 from rtmpose_infer.zoo.manifest import (
     FORMATS,
     TASKS,
@@ -117,9 +118,7 @@ def resolve(model: str | Path, *, task: str | None = None, progress: Progress | 
             return Path(model)
     info = manifest.find(model)
     if task is not None and info.task != task:
-        raise ModelError(
-            f"{info.name} is a {info.task} model; a {task} model is needed here. Were the two models swapped?"
-        )
+        raise ModelError(wrong_task(info.name, info.task, task))
     if info.runnable is None:
         raise ModelError(
             f"{info.name} is published as a PyTorch checkpoint only: convert it once with `rtmpose export {info.name} "

@@ -30,7 +30,7 @@ from rtmpose_infer.cli import _display, _streams  # noqa: E402
 from rtmpose_infer.cli import track as track_module  # noqa: E402
 from rtmpose_infer.errors import InferenceError, MediaError  # noqa: E402
 from rtmpose_infer.formats import load_recording  # noqa: E402
-from rtmpose_infer.results import Detections, Poses  # noqa: E402
+from rtmpose_infer.results import Poses  # noqa: E402
 from rtmpose_infer.skeletons import load_skeleton  # noqa: E402
 from rtmpose_infer.video import Frame, FrameSource, VideoWriter, load_picture  # noqa: E402
 
@@ -59,7 +59,6 @@ class ScriptedPipeline:
         self.batches: list[set[int]] = []
         self.frames = 0
         self.closed = False
-        self.detector = self.estimator = self
         type(self).instances.append(self)
 
     def _count(self) -> None:
@@ -75,11 +74,9 @@ class ScriptedPipeline:
         self._count()
         return {i: poses_in(f, ids=True, frame_index=999, timestamp_s=timestamps_s[i]) for i, f in frames.items()}
 
-    def predict_batch(self, items: list[Any]) -> list[Any]:
-        if isinstance(items[0], tuple):
-            return [poses_in(image, ids=False) for image, _, _ in items]
+    def predict_batch(self, frames: list[np.ndarray]) -> list[Poses]:
         self._count()
-        return [Detections.empty() for _ in items]
+        return [poses_in(image, ids=False) for image in frames]
 
     def describe(self) -> dict[str, BackendInfo]:
         return {"pose": BackendInfo("scripted", "1.0", "cpu", threads=2)}
@@ -253,6 +250,13 @@ class TestOutputs:
         assert only.config.max_people == 3
         assert only.config.smoothing is None
         assert only.closed
+
+    def test_one_network_for_both_gets_the_threshold(self, run, video, pipeline):
+        assert run(video, "--json", "o.json", "--one-stage", "rtmo-s", "--score-threshold", "0.4").exit_code == 0
+        (only,) = pipeline.instances
+        assert only.options["one_stage"] == "rtmo-s"
+        assert only.options["one_stage_options"] == {"score_threshold": 0.4}
+        assert not only.options["detector_options"]
 
     def test_no_tracking_gives_every_frame_alone(self, run, video):
         assert run(video, "--json", "o.json", "--no-tracking").exit_code == 0
