@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend, own_form
 from rtmpose_infer.batching import check_input, run_in_batches
+from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import DTypeError, InputError, ModelError, OutputMismatchError, ShapeError
 from rtmpose_infer.geometry import check_boxes, crop_transform
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
@@ -86,6 +87,11 @@ class PoseEstimator:
         self.skeleton: Skeleton = spec.skeleton
         check_input(backend, spec, "the pose network")
         self._output_names = _output_names([tensor.name for tensor in backend.outputs], spec.head)
+        self.calibration = (
+            None
+            if spec.calibration is None
+            else Calibration.from_mapping(spec.calibration, num_keypoints=spec.skeleton.num_keypoints)
+        )
         self._local = threading.local()
 
     def predict(
@@ -131,7 +137,9 @@ class PoseEstimator:
         counts = [len(boxes) for _, boxes, _ in checked]
         total = sum(counts)
         if total == 0:
-            return [Poses.empty(self.skeleton, frame_size_wh=(f.shape[1], f.shape[0])) for f, _, _ in checked]
+            k = self.skeleton.num_keypoints
+            nobody = np.zeros((0, k, 2), np.float32), np.zeros((0, k), np.float32)
+            return [self._poses(*nobody, boxes, scores, (f.shape[1], f.shape[0])) for f, boxes, scores in checked]
         transform = crop_transform(
             np.concatenate([boxes for _, boxes, _ in checked]), self.spec.input_size_wh, padding=self.spec.padding
         )
@@ -183,6 +191,7 @@ class PoseEstimator:
             bboxes=boxes,
             bbox_scores=box_scores,
             skeleton=self.skeleton,
+            keypoint_probabilities=None if self.calibration is None else self.calibration.probabilities(scores),
             frame_size_wh=size_wh,
         )
 

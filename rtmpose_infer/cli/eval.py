@@ -1,4 +1,4 @@
-"""``rtmpose eval``: accuracy of poses on annotated pictures, and of identities on annotated videos."""
+"""``rtmpose eval``: accuracy of poses on annotated pictures, of identities on annotated videos, and of scores."""
 
 from __future__ import annotations
 
@@ -18,6 +18,12 @@ from rtmpose_infer.cli._errors import reported_errors
 from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import InputError, MediaError
 from rtmpose_infer.estimator import PoseEstimator
+from rtmpose_infer.evaluation.calibration import (
+    calibration_report,
+    calibration_samples,
+    fit_calibration,
+    write_calibrated,
+)
 from rtmpose_infer.evaluation.motchallenge import is_untracked, load_motchallenge_results, load_motchallenge_truth
 from rtmpose_infer.evaluation.pose import Annotations, PoseReport, load_annotations, pose_report
 from rtmpose_infer.evaluation.tracking import (
@@ -30,9 +36,11 @@ from rtmpose_infer.evaluation.tracking import (
     tracks_jitter,
 )
 from rtmpose_infer.formats import load_recording
+from rtmpose_infer.model_spec import load_model_file
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE, PosePipeline, PoseTracker
 from rtmpose_infer.tracker import TrackerConfig
 from rtmpose_infer.video import load_picture, open_source
+from rtmpose_infer.zoo import resolve, spec_fields
 
 if TYPE_CHECKING:
     from rtmpose_infer.results import Poses
@@ -151,6 +159,36 @@ def track(
             figures["jitter_px"] = tracks_jitter(found)
         _show_figures(figures)
         _write(json, {"truth": str(truth), "tracked": str(video or detections), "threshold": threshold, **figures})
+
+
+@app.command()
+def calibrate(
+    annotations: Annotated[Path, typer.Option(help="COCO keypoint annotations that the network was not trained on.")],
+    images: Annotated[Path, typer.Option(help="Folder of the annotated pictures.")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="The calibrated copy of the network, .onnx.")],
+    pose: _Pose = DEFAULT_POSE,
+    backend: _Backend = "auto",
+    device: _Device = "auto",
+    threads: _Threads = None,
+    json: _Json = None,
+) -> None:
+    """Learn how likely joints are right by their score, and store it in a copy of the network.
+
+    Poses of the copy carry a probability for each joint beside its score. The figures are of pictures that the
+    respective fit has not seen.
+    """
+    with reported_errors():
+        _check_output(output)
+        _check_output(json)
+        truth = load_annotations(annotations)
+        path = resolve(pose, task="pose")
+        model = load_model_file(path, task="pose", **spec_fields(pose, path))
+        with PoseEstimator(pose, backend=backend, device=device, threads=threads) as estimate:
+            samples = calibration_samples(truth, _estimated(truth, images, estimate, None))
+        calibration, report = fit_calibration(samples), calibration_report(samples)
+        write_calibrated(model, calibration, output)
+        _show_figures(report.as_dict())
+        _write(json, {"annotations": str(annotations), "pose": pose, **report.as_dict(), **calibration.as_mapping()})
 
 
 def _estimated(

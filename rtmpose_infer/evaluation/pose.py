@@ -67,12 +67,20 @@ class Annotations:
 
     @cached_property
     def boxes(self) -> Mapping[int, Floats]:
-        """Image id → (N, 4) x1 y1 x2 y2 of its annotated people, crowds left out."""
-        found: dict[int, list[Any]] = {image_id: [] for image_id in self.images}
+        """Image id → (N, 4) x1 y1 x2 y2 of ``boxed_people``."""
+        return {
+            image_id: xyxy_from_xywh([person["bbox"] for person in people] or np.zeros((0, 4)))
+            for image_id, people in self.boxed_people.items()
+        }
+
+    @cached_property
+    def boxed_people(self) -> Mapping[int, Sequence[Mapping[str, Any]]]:
+        """Image id → its people that have a box, crowds left out."""
+        found: dict[int, list[Mapping[str, Any]]] = {image_id: [] for image_id in self.images}
         for person in self.people:
             if not person.get("iscrowd") and person["bbox"][2] > 0 and person["bbox"][3] > 0:
-                found[person["image_id"]].append(person["bbox"])
-        return {image_id: xyxy_from_xywh(boxes or np.zeros((0, 4))) for image_id, boxes in found.items()}
+                found[person["image_id"]].append(person)
+        return found
 
     def first(self, count: int) -> Annotations:
         """Return the first ``count`` pictures and their people."""

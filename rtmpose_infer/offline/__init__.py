@@ -36,8 +36,8 @@ if TYPE_CHECKING:
 
     from typing_extensions import Self
 
+    from rtmpose_infer.estimator import PoseEstimator
     from rtmpose_infer.preprocess import Frame
-    from rtmpose_infer.skeletons import Skeleton
 
 __all__ = ["OfflineConfig", "OfflineTracker"]
 
@@ -134,7 +134,7 @@ class OfflineTracker:
             spool = Spool(Path(work_dir or temporary), self._fingerprint(video_id))
             scratch = Spool(Path(temporary) / "tracked", {})
             summary = self._follow(frames, spool, scratch, progress)
-            yield from _refined(scratch, summary, self.pipeline.estimator.skeleton, self.config)
+            yield from _refined(scratch, summary, self.pipeline.estimator, self.config)
 
     def _fingerprint(self, video_id: str) -> dict[str, Any]:
         detector = self.pipeline.detector
@@ -369,8 +369,9 @@ def _velocity(ends: list[tuple[float, npt.NDArray[np.float32]]]) -> npt.NDArray[
     return np.asarray((b[:2] + b[2:] - a[:2] - a[2:]) / 2 / (end_s - start_s), np.float32)
 
 
-def _refined(scratch: Spool, summary: _Summary, skeleton: Skeleton, config: OfflineConfig) -> Iterator[Poses]:
+def _refined(scratch: Spool, summary: _Summary, estimator: PoseEstimator, config: OfflineConfig) -> Iterator[Poses]:
     """Join and smooth the tracks, block by block; ids are numbered from 1 in the order of first appearance."""
+    chances = estimator.calibration
     becomes = joined_ids(summary.pieces(), longest_gap_s=config.longest_gap_s)
     final: dict[int, int] = {}
     times = np.array(summary.times_s)
@@ -396,7 +397,8 @@ def _refined(scratch: Spool, summary: _Summary, skeleton: Skeleton, config: Offl
                 keypoint_scores=data["keypoint_scores"],
                 bboxes=data["bboxes"],
                 bbox_scores=data["bbox_scores"],
-                skeleton=skeleton,
+                keypoint_probabilities=None if chances is None else chances.probabilities(data["keypoint_scores"]),
+                skeleton=estimator.skeleton,
                 track_ids=np.array([final[i] for i in ids.tolist()], np.int64),
                 frame_index=index,
                 timestamp_s=float(times[index]),

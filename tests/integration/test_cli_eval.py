@@ -17,6 +17,7 @@ pytest.importorskip("motrics", reason="the eval extra is not installed")
 
 from typer.testing import CliRunner, Result
 
+from rtmpose_infer import PoseEstimator
 from rtmpose_infer.cli.app import app
 from rtmpose_infer.formats import NativeWriter
 from rtmpose_infer.results import Poses
@@ -81,6 +82,28 @@ def test_a_picture_that_is_missing_ends_with_its_name(
     outcome = run("pose", *annotations, *networks)
     assert outcome.exit_code == 1
     assert "1.png" in outcome.output
+
+
+def test_a_calibration_is_learned_and_stored_in_a_copy(networks: list[str], tmp_path: Path) -> None:
+    people = []
+    for number in range(10):
+        x, y = 50 + 6 * number, 50
+        cv2.imwrite(str(tmp_path / f"{number}.png"), light_at(x, y, (160, 120)))
+        joints = [v for joint in range(17) for v in (x, y + 30 * (joint < number), 2)]
+        people.append({"image_id": number, "bbox": [x - 12, y - 16, 24, 32], "keypoints": joints, "area": 1600})
+    path, copy = tmp_path / "annotations.json", tmp_path / "calibrated.onnx"
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(10)]
+    path.write_text(json.dumps({"images": images, "annotations": people}))
+    data, network = ["--annotations", path, "--images", tmp_path], networks[2:]
+    outcome = run("calibrate", *data, *network, "-o", copy, "--json", tmp_path / "o.json")
+    figures = figures_of(outcome, tmp_path / "o.json")
+    assert figures["joints"] == 170
+    assert figures["correct"] == pytest.approx(125 / 170)
+    with PoseEstimator(copy, backend="onnxruntime", threads=1) as estimate:
+        poses = estimate.predict(light_at(60, 50, (160, 120)), [[48, 34, 72, 66]])
+    assert poses.keypoint_probabilities is not None
+    assert poses.keypoint_probabilities.mean() == pytest.approx(125 / 170, abs=0.1)
+    assert poses.keypoint_probabilities[0, 16] > poses.keypoint_probabilities[0, 0]
 
 
 def mot(path: Path, ids: list[int], *, shift: float = 0) -> Path:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from rtmpose_infer import PosePipeline
+from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import InferenceError, InputError
 from rtmpose_infer.offline import OfflineConfig, OfflineTracker
 from tests.painted import Painted, joints_of, paint, painted_estimator, painted_pipeline
@@ -144,6 +145,15 @@ def test_few_frames_are_held_at_a_time() -> None:
         list(tracker.track(counted(), progress=finished))
     assert done == 200
     assert most <= 9 * OfflineConfig().key_interval
+
+
+def test_probabilities_come_where_the_network_has_a_calibration() -> None:
+    painted = painted_pipeline()
+    assert all(p.keypoint_probabilities is None for p in track(painted, video(9)))
+    painted.pipeline.estimator.calibration = Calibration(np.full(17, 5.0), np.full(17, -2.0))
+    for poses in track(painted, video(9)):
+        expected = painted.pipeline.estimator.calibration.probabilities(poses.keypoint_scores)
+        np.testing.assert_array_equal(poses.keypoint_probabilities, expected)
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 9])

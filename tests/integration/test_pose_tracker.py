@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 
 from rtmpose_infer import PosePipeline, Poses, PoseTracker, TrackerConfig
+from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import ClosedError, InputError, ShapeError
 from tests.painted import joints_of, paint, painted_estimator, painted_pipeline
 from tests.tiny_onnx import light_at, light_detector, light_pose, write
@@ -98,6 +99,17 @@ def test_smoothed_joints_come_beside_the_raw_ones():
     assert not np.array_equal(smooth[-1].keypoints, smooth[-1].keypoints_raw)
     for poses in plain:
         np.testing.assert_array_equal(poses.keypoints, poses.keypoints_raw)
+
+
+def test_probabilities_come_beside_the_raw_scores_where_the_network_has_a_calibration():
+    pipeline = painted_pipeline().pipeline
+    pipeline.estimator.calibration = Calibration(np.full(17, 5.0), np.full(17, -2.0))
+    tracker = PoseTracker(pipeline)
+    for frame, _ in [(paint({}), {}), *walking([0, 1], 8)]:
+        poses = tracker(frame)
+        expected = pipeline.estimator.calibration.probabilities(poses.keypoint_scores)
+        np.testing.assert_array_equal(poses.keypoint_probabilities, expected)
+    assert len(poses) == 2
 
 
 def test_a_frame_of_twice_the_size_keeps_the_people():
