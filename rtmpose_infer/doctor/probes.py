@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
-from rtmpose_infer.backends import BackendConfig, load_backend
-from rtmpose_infer.doctor.tiny_model import expected_answer, tiny_input, tiny_model, tiny_ncnn_model
+from rtmpose_infer.backends import BackendConfig, load_backend, own_form
+from rtmpose_infer.doctor.tiny_model import expected_answer, tiny_input, tiny_model
 from rtmpose_infer.errors import OutputMismatchError
 
 __all__ = ["answer"]
@@ -103,7 +103,7 @@ _RUNTIMES: dict[str, Callable[[], Facts]] = {
 
 def _device(backend: str, device: str) -> Facts:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-        model = tiny_ncnn_model(Path(folder)) if backend == "ncnn" else tiny_model()
+        model = own_form(tiny_model(Path(folder)), backend)
         config = BackendConfig(device=device, cache_dir=Path(folder), batch_sizes=(1,))
         start = time.perf_counter()
         with load_backend(model, backend=backend, config=config) as loaded:

@@ -8,6 +8,7 @@ field numbers. The same network in ncnn's text form serves ncnn, which reads no 
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import numpy.typing as npt
 from rtmpose_infer.model_spec import ModelFile, ModelSpec
 from rtmpose_infer.onnx_file import read_onnx_header
 
-__all__ = ["INPUT_SHAPE", "expected_answer", "tiny_input", "tiny_model", "tiny_ncnn_model", "tiny_onnx"]
+__all__ = ["INPUT_SHAPE", "expected_answer", "tiny_input", "tiny_model", "tiny_onnx"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -62,17 +63,15 @@ def tiny_onnx() -> bytes:
     return _varint_field(1, _IR_VERSION) + _field(2, b"rtmpose_infer") + _field(7, graph) + _field(8, opset)
 
 
-def tiny_model() -> ModelFile:
-    """Return the network as backends take it, with a spec that asks for no preparation of its input."""
-    data = tiny_onnx()
-    return ModelFile(data, _spec(), read_onnx_header(data), "the test network")
+def tiny_model(folder: Path) -> ModelFile:
+    """Write the network into a folder, as ONNX and beside it in ncnn's form, and return it as backends take it.
 
-
-def tiny_ncnn_model(folder: Path) -> ModelFile:
-    """Write the network as ncnn's two files into a folder and return it."""
-    weights = _weights()
-    path = folder / "tiny.ncnn.param"
-    path.write_text(
+    Its spec asks for no preparation of its input.
+    """
+    weights, data = _weights(), tiny_onnx()
+    path = folder / "tiny.onnx"
+    path.write_bytes(data)
+    path.with_suffix(".param").write_text(
         "7767517\n2 2\n"
         "Input       in0   0 1 in0\n"
         # kernel size 3, padding 1, no bias: https://github.com/Tencent/ncnn/wiki/operators#convolution
@@ -81,18 +80,20 @@ def tiny_ncnn_model(folder: Path) -> ModelFile:
     )
     # four zero bytes say that the weights follow as float32
     path.with_suffix(".bin").write_bytes(bytes(4) + weights.tobytes())
-    path.with_suffix(".json").write_text(_spec().to_json(), encoding="utf-8")
-    return ModelFile(path, _spec(), None, "the test network")
+    spec = ModelSpec(
+        task="detection",
+        head="rtmdet",
+        input_size_wh=(INPUT_SHAPE[3], INPUT_SHAPE[2]),
+        source_sha256=hashlib.sha256(data).hexdigest(),
+    )
+    path.with_suffix(".json").write_text(spec.to_json(), encoding="utf-8")
+    return ModelFile(path, spec, read_onnx_header(data), "the test network")
 
 
 def _weights() -> Floats:
     """Return (4, 3, 3, 3) weights that half precision holds exactly."""
     shape = (_FEATURES, 3, 3, 3)
     return ((np.arange(int(np.prod(shape))) * 5 % 17 - 8) / 64).astype(np.float32).reshape(shape)
-
-
-def _spec() -> ModelSpec:
-    return ModelSpec(task="detection", head="rtmdet", input_size_wh=(INPUT_SHAPE[3], INPUT_SHAPE[2]))
 
 
 def _value(name: bytes, shape: tuple[int, ...]) -> bytes:

@@ -22,6 +22,16 @@ RAW_SPEC = ModelSpec(head="simcc", **_POSE)
 DEPLOY_SPEC = ModelSpec(head="keypoints", input_format="nhwc_uint8", **_POSE)
 
 
+def for_ncnn(source: Path, folder: Path, task: str) -> Path:
+    """Return a network converted for ncnn with float32 weights; two pictures must do for its check."""
+    from rtmpose_infer.export.ncnn import ncnn_from_onnx
+    from rtmpose_infer.export.pictures import drawn_pictures
+
+    spec = load_model_file(source, task=task).spec
+    written = ncnn_from_onnx(source, folder / f"{task}.param", task=task, half=False, pictures=drawn_pictures(spec, 2))
+    return written.param
+
+
 def raw_pose(path: Path, *, batch: int | None = None) -> ModelFile:
     """A pose network in its raw form: float planes in, SimCC vectors out."""
     nodes = _network("input")

@@ -18,6 +18,7 @@ from rtmpose_infer.backends import BackendConfig
 from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.estimator import PoseEstimator
 from tests.contract.conftest import absent
+from tests.contract.models import for_ncnn
 
 DETECTOR = "rtmdet_nano_person_640_raw.onnx"
 SUPPRESSING_DETECTOR = "rtmdet_nano_person_320.onnx"
@@ -71,15 +72,8 @@ def converted(shared: Path, runtime_name: str, tmp_path_factory: pytest.TempPath
     sources = (shared / "models" / DETECTOR, shared / "models" / POSE)
     if runtime_name != "ncnn":
         return sources
-    from rtmpose_infer.export.ncnn import ncnn_from_onnx
-
     folder = tmp_path_factory.mktemp("ncnn")
-    tasks = ("detection", "pose")
-    written = [
-        ncnn_from_onnx(source, folder / f"{task}.param", task=task, half=False)
-        for source, task in zip(sources, tasks, strict=True)
-    ]
-    return written[0].param, written[1].param
+    return for_ncnn(sources[0], folder, "detection"), for_ncnn(sources[1], folder, "pose")
 
 
 def farthest(expected: np.ndarray, found: np.ndarray) -> float:

@@ -11,12 +11,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rtmpose_infer import doctor
-from rtmpose_infer.backends import BackendConfig, load_backend
+from rtmpose_infer import backends, doctor
+from rtmpose_infer.backends import BackendConfig, load_backend, own_form
 from rtmpose_infer.cache import CACHE_VARIABLE
 from rtmpose_infer.doctor import examination, files
 from rtmpose_infer.doctor.probes import answer
-from rtmpose_infer.doctor.tiny_model import expected_answer, tiny_input, tiny_model, tiny_ncnn_model, tiny_onnx
+from rtmpose_infer.doctor.tiny_model import expected_answer, tiny_input, tiny_model, tiny_onnx
 from rtmpose_infer.errors import InputError
 from rtmpose_infer.machine import CudaDriver, Gpu, Machine
 from rtmpose_infer.model_spec import ModelSpec
@@ -397,15 +397,15 @@ class TestTinyModel:
         onnx = pytest.importorskip("onnx")
         onnx.checker.check_model(onnx.load_from_string(tiny_onnx()), full_check=True)
 
-    def test_a_runtime_agrees_with_numpy(self):
+    def test_a_runtime_agrees_with_numpy(self, tmp_path):
         pytest.importorskip("onnxruntime")
-        with load_backend(tiny_model(), backend="onnxruntime", config=BackendConfig(device="cpu")) as backend:
+        with load_backend(tiny_model(tmp_path), backend="onnxruntime", config=BackendConfig(device="cpu")) as backend:
             result = backend.run({"picture": tiny_input()})["features"]
         np.testing.assert_allclose(result, expected_answer(), rtol=1e-6)
 
     def test_ncnn_computes_the_same_from_its_two_files(self, tmp_path):
         ncnn = pytest.importorskip("ncnn")
-        model = tiny_ncnn_model(tmp_path)
+        model = own_form(tiny_model(tmp_path), "ncnn")
         net = ncnn.Net()
         net.opt.use_vulkan_compute = False
         assert net.load_param(str(model.data)) == 0
@@ -418,6 +418,11 @@ class TestTinyModel:
 
 
 class TestProbes:
+    def test_auto_is_asked_for_what_the_one_runtime_that_is_here_reads(self, monkeypatch):
+        pytest.importorskip("ncnn", reason="the ncnn extra is not installed")
+        monkeypatch.setattr(backends, "_is_installed", lambda name: name == "ncnn")
+        assert answer({"ask": "device", "backend": "auto", "device": "auto"})["backend"] == "ncnn"
+
     def test_a_device_is_proved_by_a_right_answer(self):
         pytest.importorskip("onnxruntime")
         facts = answer({"ask": "device", "backend": "onnxruntime", "device": "CPUExecutionProvider"})
