@@ -103,11 +103,12 @@ def draw_poses(
         shown = inside & (poses.keypoint_scores >= score_threshold)
     points = np.where(shown[:, :, None], points, np.float32(0))
     labels = []
-    for row in _far_to_near(points, shown):
+    boxes = np.clip(poses.bboxes, 0, (width, height, width, height)).tolist()  # NaN stays NaN
+    sizes = [max(_person_size(points[row][shown[row]]), _box_size(boxes[row])) for row in range(len(points))]
+    for row in sorted(range(len(points)), key=sizes.__getitem__):  # far to near
         track_id = None if poses.track_ids is None else int(poses.track_ids[row])
         id_colour = _ID_COLOURS[((row + 1 if track_id is None else track_id) - 1) % len(_ID_COLOURS)]
-        seen = points[row][shown[row]]
-        size = _person_size(seen)
+        seen, size = points[row][shown[row]], sizes[row]
         if show_boxes:
             _draw_box(canvas, poses.bboxes[row], id_colour, size)
         if len(seen) == 0:
@@ -129,18 +130,21 @@ def _check_image(what: str, image: npt.NDArray[np.uint8]) -> None:
         raise ShapeError(what, expected="(H, W, 3)", actual=image.shape, hint="Convert it with cv2.cvtColor.")
 
 
-def _far_to_near(points: npt.NDArray[np.float32], shown: npt.NDArray[np.bool_]) -> list[int]:
-    """Return the rows, people of small extent first."""
-    sizes = [_person_size(points[row][shown[row]]) for row in range(len(points))]
-    return sorted(range(len(points)), key=sizes.__getitem__)
-
-
 def _person_size(points: npt.NDArray[np.float32]) -> float:
     """Return the square root of the extent's area in pixels, for (n, 2) joints; thin extents count as half as wide."""
     if len(points) == 0:
         return 0.0
     low, high = points.min(axis=0), points.max(axis=0)
-    width, height = float(high[0] - low[0]), float(high[1] - low[1])
+    return _extent(float(high[0] - low[0]), float(high[1] - low[1]))
+
+
+def _box_size(bbox: list[float]) -> float:
+    """Return about the size that all joints of a person in this box would have, so that few joints are drawn as bold."""
+    width, height = bbox[2] - bbox[0], bbox[3] - bbox[1]
+    return 0.85 * _extent(width, height) if width > 0 and height > 0 else 0.0  # NaN compares false
+
+
+def _extent(width: float, height: float) -> float:
     longest = max(width, height)
     return math.sqrt(max(width, longest / 2) * max(height, longest / 2))
 

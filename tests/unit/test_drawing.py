@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -86,13 +88,12 @@ def test_hidden_joint_takes_its_limbs_along():
 
 def test_joint_without_place_is_never_drawn_even_with_a_good_score():
     points = standing(200, 50, 380)
-    points[9] = np.nan
-    with_nan = draw_poses(GREY, poses_of(points[None], np.full((1, 17), 0.9, np.float32)))
     scores = np.full((1, 17), 0.9, np.float32)
     scores[0, 9] = 0
-    points[9] = 0
-    hidden = draw_poses(GREY, poses_of(points[None], scores))
-    np.testing.assert_array_equal(with_nan, hidden)
+    hidden = poses_of(points[None], scores)
+    points[9] = np.nan
+    with_nan = replace(poses_of(points[None], np.full((1, 17), 0.9, np.float32)), bboxes=hidden.bboxes)
+    np.testing.assert_array_equal(draw_poses(GREY, with_nan), draw_poses(GREY, hidden))
 
 
 def test_thickness_follows_the_size_of_the_person():
@@ -103,6 +104,16 @@ def test_thickness_follows_the_size_of_the_person():
         return float(changed(image, frame)[row].sum())
 
     assert drawn_share(900) > 1.5 * drawn_share(200)
+
+
+def test_a_person_of_whom_few_joints_are_seen_is_drawn_as_boldly_as_with_all():
+    frame = np.full((1080, 1920, 3), 120, np.uint8)
+    scores = np.full((1, 17), 0.9, np.float32)
+    scores[0, 7:] = 0.1  # nothing below the shoulders
+    few, every = (poses_of(standing(300, 40, 900)[None], s) for s in (scores, None))
+    between_shoulders = np.s_[:400, round(float(every.keypoints[0, 5:7, 0].mean()))]
+    thick = [int(changed(draw_poses(frame, poses), frame)[between_shoulders].sum()) for poses in (few, every)]
+    assert 0 <= thick[1] - thick[0] <= 4
 
 
 def test_id_is_written_above_the_head_and_inside_the_frame():
