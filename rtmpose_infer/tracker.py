@@ -9,15 +9,18 @@ it was::
 
 The decisions this file carries:
 
-- A body moves as one. Each track has one motion filter (centre and log-size with their velocities, white acceleration,
-  everything in body sizes, so that near and far people behave alike); its last pose rides along rigidly. A filter per
-  joint lets joints wander off and takes identities with them.
+- A body moves as one. Each track has one velocity, averaged over the agreement of its joints; its last pose and box ride
+  along rigidly, and on top of that with whatever the whole picture does when the camera moves. A filter per joint lets
+  joints wander off and takes identities with them.
 - A pose grown from a track's own box is evidence, not proof: when people cross, the crop of the one behind shows the
-  one in front. So duplicates among the poses are removed first, and then one global assignment on pose and box likeness
-  says who is who; growing from the own box is only a bonus.
+  one in front. So duplicates among the poses are removed first, and then one global assignment says who is who; growing
+  from the own box is only a bonus. What is compared is the place of the body, its size and how its joints lie, each as
+  a likelihood against "somebody unknown", wider the longer a person was not seen. Joints that score far below the
+  person's best do not count: they are guesses behind something, or belong to whoever stands in front.
 - A person who is covered is lost, not gone: the track coasts on with fading speed and growing uncertainty for
-  ``track_lost_s``. Pose inference is spent on it only after 1, 2, 4, 8, … frames without it; a detection near the
-  expected place finds it too.
+  ``track_lost_s``. Who vanishes where nobody covers them is forgotten sooner where newcomers are frequent, because an id
+  given to the wrong person is worse than a new one. Pose inference is spent on the lost only after 1, 2, 4, 8, …
+  frames; a detection near the expected place finds them too. The lost choose after those in view.
 - A newcomer with good evidence (detector and joints) is shown at once; with weak evidence only when a second detection
   supports it. Tracks start at detections only, so a pose that slid onto something else never founds an identity.
 - Boxes follow the joints with the margins learned from the last detection of the same person, and joints far outside
@@ -51,16 +54,28 @@ Integers = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
 
 _NOMINAL_STEP_S = 1 / 30
-_ACCELERATION = 6.0  # body sizes per second squared; a body size is about a metre for a person on foot
-_INITIAL_SPEED = 1.5  # standard deviation, body sizes per second
-_PLACE_NOISE = 0.04  # standard deviation of a measured place, body sizes
-_SCALE_ACCELERATION = 0.6  # of the logarithm of the size, per second squared
-_SCALE_SPEED = 0.2
-_SCALE_NOISE = 0.06
+_VELOCITY_MEMORY_S = 0.4
 _COASTING_S = 0.7  # time constant with which the speed of a person out of sight fades
-_OWN_BONUS = 0.15
-_LEAST_LIKENESS = 0.2
-_LEAST_RECOVERY = 0.1
+# What is expected of a person: standard deviations when just seen, and their growth with the root of the seconds unseen.
+_PLACE, _PLACE_DRIFT = 0.05, 0.3  # of the place, body sizes; a body size is about a metre for a person on foot
+_SIZE, _SIZE_DRIFT = 0.06, 0.06  # of the logarithm of the size
+_SHAPE, _SHAPE_DRIFT = 0.1, 0.1  # of joints in the body, body sizes; grows for a second
+_ANY_SIZE, _ANY_SHAPE = 0.5, 0.2  # the same between two people
+_SHAPE_FREEDOM = 2.0  # joints hang together: so many of them are as good as all
+_SHAPE_MOST = 0.3  # a joint further away, body sizes, is as wrong as it can be
+_ASTRAY = 0.5  # a joint that moved so much, body sizes, against the others does not tell the place
+_FADING = 0.6  # evidence for a person lost per second unseen
+_OWN_BONUS = 2.0  # evidence in having grown from the person's box
+_BEST_JOINTS = 4
+_LEAST_OF_BEST = 0.5  # joints that score less than this share of a person's best are not sure
+_BOX_GAIN = 0.3  # share of the way that a box goes to where the joints say
+_BOX_CHANGE = 0.05  # and most that it changes in a frame, in sides
+_OPEN_S = 0.3  # shortest memory for those who vanished in the open
+_OPEN_NEWCOMERS = 0.5  # they are remembered for as long as it takes for so many newcomers to appear
+_NEWCOMER_MEMORY_S = 10.0
+_COVERED_SHARE = 0.55  # who was covered that much when last seen went behind somebody
+_CAMERA_MEMORY_S = 1.0
+_CAMERA_GAIN = 0.3
 _STRAY_MARGIN = 0.35  # joints further outside the expected box than this share of its sides do not shape the new one
 
 
@@ -166,15 +181,17 @@ class _Tracks:
     confirmed: Bools  # (T,)
     missed: Integers  # (T,) frames since last seen; 0: visible
     unseen_s: Floats  # (T,) seconds since last seen
+    covered: Bools  # (T,) whether somebody else stood there when last seen
     hits: Integers  # (T,) frames seen
+    levels: Floats  # (T,) joint score of this person where well seen
     undetected: Integers  # (T,) detector runs in a row that did not see the person
     bbox_scores: Floats  # (T,)
     bboxes: Floats  # (T, 4)
     margins: Floats  # (T, 4) from the joints' extent outward to the box: left, top, right, bottom; body sizes
     keypoints: Floats  # (T, K, 2) last seen places, carried along rigidly
     keypoints_unseen_s: Floats  # (T, K)
-    velocities: Floats  # (T, 3) x, y in pixels and log-size, per second
-    variances: Floats  # (T, 3, 3) of place, place × velocity, velocity, in body sizes; for x, y, log-size
+    velocities: Floats  # (T, 2) pixels per second
+    coasted: Floats  # (T, 2) pixels moved by that velocity since last seen
     smoothing: SmoothingState
 
     @classmethod
@@ -184,10 +201,10 @@ class _Tracks:
 
         none = np.zeros(0, np.int64)
         return cls(
-            ids=none, confirmed=none.astype(bool), missed=none, unseen_s=floats(), hits=none, undetected=none,
-            bbox_scores=floats(), bboxes=floats(4), margins=floats(4), keypoints=floats(num_keypoints, 2),
-            keypoints_unseen_s=floats(num_keypoints), velocities=floats(3), variances=floats(3, 3),
-            smoothing=SmoothingState.fresh(0, num_keypoints),
+            ids=none, confirmed=none.astype(bool), missed=none, unseen_s=floats(), covered=none.astype(bool),
+            hits=none, levels=floats(), undetected=none, bbox_scores=floats(), bboxes=floats(4), margins=floats(4),
+            keypoints=floats(num_keypoints, 2), keypoints_unseen_s=floats(num_keypoints), velocities=floats(2),
+            coasted=floats(2), smoothing=SmoothingState.fresh(0, num_keypoints),
         )  # fmt: skip
 
     def __len__(self) -> int:
@@ -223,6 +240,8 @@ class _State:
     since_detection: int | None = None  # frames, None before the first detection
     lost_since_detection: bool = False
     next_id: int = 1
+    newcomers_per_s: float = 0.0
+    camera_velocity: tuple[float, float] = (0.0, 0.0)  # pixels per second, of the whole picture
     stats: TrackerStats = TrackerStats()
 
 
@@ -237,6 +256,7 @@ class _Seen:
     keypoints: Floats  # (P, K, 2), zero where not valid
     valid: Bools  # (P, K)
     quality: Floats  # (P,) mean score of the valid joints
+    levels: Floats  # (P,) score of the best joints
     bboxes: Floats  # (P, 4)
     bbox_scores: Floats  # (P,)
 
@@ -311,6 +331,7 @@ class Tracker:
         _check_frame(timestamp_s, frame_size_wh)
         tracks, _ = self._expected(timestamp_s, frame_size_wh)
         detections = Detections.empty() if detections is None else detections
+        tracks = _shifted(tracks, self._camera_shift_by_boxes(tracks, detections.bboxes))
         inside = _share_inside(tracks.bboxes, frame_size_wh) > 0.1
         live = np.flatnonzero(tracks.visible & inside)
         probed = np.flatnonzero(inside & _probing(tracks.missed))
@@ -384,10 +405,16 @@ class Tracker:
         frame_size = poses.frame_size_wh or state.frame_size_wh
         tracks, step = self._expected(timestamp_s, frame_size)
 
-        seen = self._evident(proposals, poses)
+        seen = self._evident(proposals, poses, tracks)
+        camera_shift = self._camera_shift_by_joints(tracks, seen)
+        tracks = _shifted(tracks, camera_shift)
         seen = self._distinct(seen, tracks)
         rows, cols = self._associate(tracks, seen)
-        followed, lost = self._advanced(tracks, seen, rows, cols, step=step, detected=detected)
+        followed = _followed(tracks[rows], seen.at(cols), step=step, detected=detected)
+        missing = np.ones(len(tracks), bool)
+        missing[rows] = False
+        open_s = _OPEN_NEWCOMERS / max(state.newcomers_per_s, 1e-6)
+        lost = self._still_lost(tracks[missing], followed, step=step, frame_size_wh=frame_size, open_s=open_s)
         unclaimed = np.ones(len(seen.ids), bool)
         unclaimed[cols] = False
         born = self._born(seen.at(np.flatnonzero(unclaimed & (seen.ids == 0))), next_id=state.next_id)
@@ -417,6 +444,8 @@ class Tracker:
             since_detection=0 if detected else None if state.since_detection is None else state.since_detection + 1,
             lost_since_detection=newly_lost or (state.lost_since_detection and not detected),
             next_id=state.next_id + len(born),
+            newcomers_per_s=_rate(state.newcomers_per_s, len(born) if len(tracks) else 0, step),
+            camera_velocity=_camera_velocity(state.camera_velocity, camera_shift, step),
             stats=TrackerStats(
                 frames=stats.frames + 1,
                 detections=stats.detections + int(detected),
@@ -438,13 +467,21 @@ class Tracker:
             tracks = _rescaled(tracks, state.frame_size_wh, frame_size_wh)
         if step > max(self.config.track_lost_s, 5 * state.step_s):
             tracks = tracks[np.zeros(len(tracks), bool)]
-        return (_moved(tracks, step) if len(tracks) else tracks), step
+        if len(tracks):
+            camera_shift = np.array(state.camera_velocity, np.float32) * np.float32(min(step, 0.2))
+            tracks = _shifted(_moved(tracks, step), camera_shift)
+        return tracks, step
 
-    def _evident(self, proposals: Proposals, poses: Poses) -> _Seen:
+    def _evident(self, proposals: Proposals, poses: Poses, tracks: _Tracks) -> _Seen:
         """Return the poses that show a person."""
         config = self.config
         finite = np.isfinite(poses.keypoints_raw).all(axis=2)
-        valid = finite & (poses.keypoint_scores >= config.keypoint_threshold)
+        scores = np.where(finite, poses.keypoint_scores, 0).astype(np.float32)
+        levels = np.sort(scores, axis=1)[:, -_BEST_JOINTS:].mean(axis=1)
+        known = dict(zip(tracks.ids.tolist(), tracks.levels.tolist(), strict=True))
+        best = np.maximum(levels, [known.get(i, 0.0) for i in proposals.track_ids.tolist()])
+        cutoff = np.maximum(config.keypoint_threshold, _LEAST_OF_BEST * best)
+        valid = finite & (scores >= cutoff[:, None])
         count = valid.sum(axis=1)
         quality = np.where(valid, poses.keypoint_scores, 0).sum(axis=1) / np.maximum(count, 1)
         least = min(config.min_keypoints, self.skeleton.num_keypoints)
@@ -457,9 +494,31 @@ class Tracker:
             keypoints=np.where(valid[kept][..., None], poses.keypoints_raw[kept], 0).astype(np.float32),
             valid=valid[kept],
             quality=quality[kept].astype(np.float32),
+            levels=levels[kept],
             bboxes=proposals.bboxes[kept],
             bbox_scores=proposals.bbox_scores[kept],
         )
+
+    def _camera_shift_by_boxes(self, tracks: _Tracks, bboxes: Floats) -> Floats:
+        """Return the (2,) shift of the whole picture against what was expected, as the detections agree on it."""
+        live = np.flatnonzero(tracks.visible)
+        apart = _centers(bboxes)[None] - _centers(tracks.bboxes[live])[:, None]
+        rows, cols = _plausible(apart, tracks.sizes[live], _sizes(bboxes))
+        return _common_shift(apart[rows, cols], tracks.sizes[live[rows]], rows)
+
+    def _camera_shift_by_joints(self, tracks: _Tracks, seen: _Seen) -> Floats:
+        """Return the (2,) shift of the whole picture against what was expected, as the poses agree on it."""
+        live = np.flatnonzero(tracks.visible)
+        own = tracks.ids[live][:, None] == seen.ids[None]
+        apart = _centers(seen.bboxes)[None] - _centers(tracks.bboxes[live])[:, None]
+        fresh = np.zeros(own.shape, bool)
+        fresh[_plausible(apart, tracks.sizes[live], _sizes(seen.bboxes))] = True
+        rows, cols = np.nonzero(own | (fresh & (seen.ids == 0)[None]))
+        tracks = tracks[live[rows]]
+        both = (tracks.keypoints_unseen_s < 0.5) & seen.valid[cols]
+        shifts, _ = _rigid_shift(tracks.keypoints, seen.keypoints[cols], both, tracks.sizes)
+        some = both.sum(axis=1) >= 2
+        return _common_shift(shifts[some], tracks.sizes[some], rows[some])
 
     def _distinct(self, seen: _Seen, tracks: _Tracks) -> _Seen:
         """Return one pose per person: of two that are alike, a track's before a detection's, then the better one.
@@ -503,99 +562,49 @@ class Tracker:
         return replace(seen, own=own).at(np.flatnonzero(alive))
 
     def _associate(self, tracks: _Tracks, seen: _Seen) -> tuple[Rows, Rows]:
-        """Return which track (row) is which pose (column): people in view first, then those out of sight."""
+        """Return which track (row) is which pose (column)."""
         if not len(tracks) or not len(seen.ids):
             return np.zeros(0, np.intp), np.zeros(0, np.intp)
-        live = np.flatnonzero(tracks.visible)
-        live_rows, live_cols = self._match_visible(tracks, live, seen)
-        rest = np.setdiff1d(np.arange(len(seen.ids)), live_cols)
-        lost = np.flatnonzero(~tracks.visible)
-        lost_rows, lost_cols = self._match_lost(tracks, lost, seen, rest)
+        everything = np.arange(len(seen.ids))
+        live_rows, live_cols = self._matched(tracks, np.flatnonzero(tracks.visible), seen, everything)
+        # Out of sight comes second: a pose grown from the box of someone in view is that person or nobody.
+        rest = np.setdiff1d(everything, live_cols)
+        rest = rest[~np.isin(seen.ids[rest], tracks.ids[tracks.visible])]
+        lost_rows, lost_cols = self._matched(tracks, np.flatnonzero(~tracks.visible), seen, rest)
         return np.concatenate([live_rows, lost_rows]), np.concatenate([live_cols, lost_cols])
 
-    def _match_visible(self, tracks: _Tracks, live: Rows, seen: _Seen) -> tuple[Rows, Rows]:
-        overlap = iou_matrix(tracks.bboxes[live], seen.bboxes)
-        own = (tracks.ids[live][:, None] == seen.ids[None]) & seen.own[None]
-        rows, cols = np.nonzero((overlap > 0.05) | own)
-        known = tracks.keypoints_unseen_s[live[rows]] < 0.5
-        tolerance = np.sqrt(tracks.variances[live[rows], 0, 0] + _PLACE_NOISE**2)
-        both = known & seen.valid[cols]
-        pose = pose_similarity(
-            tracks.keypoints[live[rows]],
-            seen.keypoints[cols],
-            both,
-            sizes_px=tracks.sizes[live[rows]],
-            sigmas=self._sigmas,
-            tolerance=tolerance,
-        )
-        box = overlap[rows, cols]
-        comparable = both.sum(axis=1) >= 2
-        likeness = np.where(comparable, 0.7 * pose + 0.3 * box, box)
-        fine = likeness > _LEAST_LIKENESS
-        similarity = np.zeros(overlap.shape, np.float32)
-        allowed = np.zeros(overlap.shape, bool)
-        similarity[rows, cols] = likeness + _OWN_BONUS * own[rows, cols]
-        allowed[rows, cols] = fine
-        chosen_rows, chosen_cols = match(similarity, allowed)
-        return live[chosen_rows], chosen_cols
+    def _matched(self, tracks: _Tracks, who: Rows, seen: _Seen, what: Rows) -> tuple[Rows, Rows]:
+        """Return the pairs of the chosen tracks and poses for which the evidence in all is greatest."""
+        tracks, seen = tracks[who], seen.at(what)
+        own = (tracks.ids[:, None] == seen.ids[None]) & seen.own[None]
+        apart = np.abs(_centers(seen.bboxes)[None] - _centers(tracks.bboxes)[:, None]).max(axis=2)
+        rows, cols = np.nonzero((apart < 2 * tracks.sizes[:, None]) | own)
+        gain = _evidence(tracks[rows], seen.at(cols)) + _OWN_BONUS * own[rows, cols]
+        gains = np.zeros(own.shape, np.float32)
+        gains[rows, cols] = gain
+        rows, cols = match(gains, gains > 0)
+        return who[rows], what[cols]
 
-    def _match_lost(self, tracks: _Tracks, lost: Rows, seen: _Seen, rest: Rows) -> tuple[Rows, Rows]:
-        if not len(lost) or not len(rest):
-            return np.zeros(0, np.intp), np.zeros(0, np.intp)
-        boxes = tracks.bboxes[lost]
-        sizes = _sizes(boxes)
-        offset = (_centers(seen.bboxes[rest])[None] - _centers(boxes)[:, None]) / sizes[:, None, None]
-        place_variance = tracks.variances[lost, :2, 0].mean(axis=1) + 0.1**2
-        grown = np.log(_sizes(seen.bboxes[rest]))[None] - np.log(sizes)[:, None]
-        size_variance = tracks.variances[lost, 2, 0] + 0.15**2
-        exponent = (offset**2).sum(axis=2) / place_variance[:, None] + grown**2 / size_variance[:, None]
-        likeness = np.exp(-exponent / 2)
-        own = (tracks.ids[lost][:, None] == seen.ids[rest][None]) & seen.own[rest][None]
-        # A pose grown from another track's box belongs to that track or to nobody.
-        foreign = (seen.ids[rest] > 0)[None] & ~own
-        allowed = (likeness > _LEAST_RECOVERY) & ~foreign & (np.abs(grown) < 0.7)
-        rows, cols = match((likeness + _OWN_BONUS * own).astype(np.float32), allowed)
-        return lost[rows], rest[cols]
+    def _still_lost(
+        self, gone: _Tracks, followed: _Tracks, *, step: float, frame_size_wh: tuple[int, int] | None, open_s: float
+    ) -> _Tracks:
+        """Return those of the tracks without a pose in this frame that are worth remembering.
 
-    def _advanced(
-        self, tracks: _Tracks, seen: _Seen, rows: Rows, cols: Rows, *, step: float, detected: bool
-    ) -> tuple[_Tracks, _Tracks]:
-        """Return the tracks that were seen, moved to where they are, and those still worth remembering."""
-        config = self.config
-        missing = np.ones(len(tracks), bool)
-        missing[rows] = False
-        gone = tracks[missing]
-        lost = replace(
-            gone,
-            missed=gone.missed + 1,
-            unseen_s=gone.unseen_s + np.float32(step),
-            undetected=gone.undetected + int(detected),
-        )
-        lost = lost[lost.confirmed & (lost.unseen_s <= max(config.track_lost_s, 1.5 * step))]
-
-        before, now = tracks[rows], seen.at(cols)
-        supported = now.detected
-        corrected = _corrected(before, now, np.float32(step))
-        followed = replace(
-            corrected,
-            missed=np.zeros(len(rows), np.int64),
-            unseen_s=np.zeros(len(rows), np.float32),
-            hits=before.hits + 1,
-            undetected=np.where(supported, 0, before.undetected + int(detected)),
-            bbox_scores=now.bbox_scores,
-            confirmed=before.confirmed | (supported & (before.hits >= 1)),
-        )
-        followed = replace(followed, smoothing=_restarted(before.smoothing, before.missed > 0))
-        return followed, lost
+        Who went behind somebody is expected back for ``track_lost_s``. Who vanished in the open, or at the edge of the
+        frame, may have left; where newcomers are frequent, whoever appears there is soon more likely one of them.
+        """
+        missed = gone.missed + 1
+        covered_now = _covered(gone.bboxes, followed.bboxes[followed.confirmed], frame_size_wh)
+        covered = np.where(missed == 1, covered_now, gone.covered | (covered_now & (missed <= 3)))
+        longest = self.config.track_lost_s
+        memory = np.where(covered, longest, min(max(open_s, _OPEN_S), longest))
+        unseen = gone.unseen_s + np.float32(step)
+        kept = gone.confirmed & (unseen <= np.maximum(memory, 1.5 * step))
+        return replace(gone, missed=missed, unseen_s=unseen, covered=covered)[kept]
 
     def _born(self, seen: _Seen, *, next_id: int) -> _Tracks:
         count, num_keypoints = seen.valid.shape
         config = self.config
-        variances = np.zeros((count, 3, 3), np.float32)
-        variances[:, :2, 0] = _PLACE_NOISE**2
-        variances[:, :2, 2] = _INITIAL_SPEED**2
-        variances[:, 2, 0] = _SCALE_NOISE**2
-        variances[:, 2, 2] = _SCALE_SPEED**2
         sizes = _sizes(seen.bboxes)
         margins = _margins(seen.keypoints, _near(seen.keypoints, seen.valid, seen.bboxes), seen.bboxes, sizes)
         return _Tracks(
@@ -604,15 +613,17 @@ class Tracker:
             & (seen.bbox_scores >= config.confirm_bbox_threshold),
             missed=np.zeros(count, np.int64),
             unseen_s=np.zeros(count, np.float32),
+            covered=np.zeros(count, bool),
             hits=np.ones(count, np.int64),
+            levels=seen.levels,
             undetected=np.zeros(count, np.int64),
             bbox_scores=seen.bbox_scores,
             bboxes=seen.bboxes,
             margins=margins,
             keypoints=seen.keypoints,
             keypoints_unseen_s=np.where(seen.valid, 0, np.inf).astype(np.float32),
-            velocities=np.zeros((count, 3), np.float32),
-            variances=variances,
+            velocities=np.zeros((count, 2), np.float32),
+            coasted=np.zeros((count, 2), np.float32),
             smoothing=SmoothingState.fresh(count, num_keypoints),
         )
 
@@ -699,28 +710,55 @@ def _moved(tracks: _Tracks, step: float) -> _Tracks:
     """Return the tracks after ``step`` seconds of their motion."""
     dt = np.float32(step)
     fading = np.where(tracks.visible, np.float32(1), np.float32(math.exp(-step / _COASTING_S)))[:, None]
-    shift = (tracks.velocities * dt)[:, None, :2]
-    growth = np.exp(np.clip(tracks.velocities[:, 2] * dt, -0.2, 0.2))[:, None, None]
-    corners = tracks.bboxes.reshape(-1, 2, 2)
-    middle = corners.mean(axis=1, keepdims=True)
-    place, cross, speed = (tracks.variances[:, :, i] for i in range(3))
-    noise = np.array([_ACCELERATION, _ACCELERATION, _SCALE_ACCELERATION], np.float32) ** 2
-    variances = np.stack(
-        [
-            place + 2 * dt * cross + dt**2 * speed + noise * dt**4 / 4,
-            cross + dt * speed + noise * dt**3 / 2,
-            speed + noise * dt**2,
-        ],
-        axis=2,
-    )
-    return replace(
+    shift = tracks.velocities * dt
+    moved = replace(
         tracks,
-        bboxes=((corners - middle) * growth + middle + shift).reshape(-1, 4),
-        keypoints=(tracks.keypoints - middle) * growth + middle + shift,
         keypoints_unseen_s=tracks.keypoints_unseen_s + dt,
         velocities=tracks.velocities * fading,
-        variances=variances.astype(np.float32),
+        coasted=tracks.coasted + shift,
     )
+    return _shifted(moved, shift)
+
+
+def _shifted(tracks: _Tracks, shift: Floats) -> _Tracks:
+    """Return the tracks moved by (2,) or (T, 2) pixels."""
+    shifts = np.broadcast_to(shift, (len(tracks), 2)).astype(np.float32)
+    return replace(tracks, bboxes=tracks.bboxes + np.tile(shifts, 2), keypoints=tracks.keypoints + shifts[:, None])
+
+
+def _plausible(apart: Floats, sizes: Floats, other_sizes: Floats) -> tuple[Rows, Rows]:
+    """Return the pairs of people who are close enough and alike enough in size to be one, moved with the picture."""
+    reach = 1.5 * sizes[:, None]
+    ratio = np.abs(np.log(other_sizes[None] / sizes[:, None]))
+    rows, cols = np.nonzero((np.abs(apart).max(axis=2) < reach) & (ratio < 0.4))
+    return rows, cols
+
+
+def _common_shift(shifts: Floats, sizes: Floats, people: Rows) -> Floats:
+    """Return the (2,) shift that most people share; zero unless three or more, and at least half of them, do.
+
+    Args:
+        shifts: (E, 2) pixels by which a person may have moved.
+        sizes: (E,) that person's size in pixels.
+        people: (E,) who it is.
+    """
+    count = len(np.unique(people))
+    if count < 3:
+        return np.zeros(2, np.float32)
+    apart = np.abs(shifts[:, None] - shifts[None]).max(axis=2)
+    agreeing = apart < (0.12 * sizes + 1)[None]
+    best = agreeing[agreeing.sum(axis=1).argmax()]
+    if len(np.unique(people[best])) < max(3, count / 2):
+        return np.zeros(2, np.float32)
+    weight = 1 / sizes[best] ** 2
+    return np.asarray(weight @ shifts[best] / weight.sum(), np.float32)
+
+
+def _camera_velocity(velocity: tuple[float, float], shift: Floats, step: float) -> tuple[float, float]:
+    """Return the velocity of the picture after it moved by ``shift`` more than expected in ``step`` seconds."""
+    fading = math.exp(-step / _CAMERA_MEMORY_S)
+    x, y = (v * fading + _CAMERA_GAIN * float(d) / step for v, d in zip(velocity, shift, strict=True))
+    return x, y
 
 
 def _rescaled(tracks: _Tracks, old_wh: tuple[int, int], new_wh: tuple[int, int]) -> _Tracks:
@@ -728,98 +766,139 @@ def _rescaled(tracks: _Tracks, old_wh: tuple[int, int], new_wh: tuple[int, int])
     factors = np.array([new_wh[0] / old_wh[0], new_wh[1] / old_wh[1]], np.float32)
     if not 0.97 < factors[0] / factors[1] < 1.03:
         return tracks[np.zeros(len(tracks), bool)]
-    velocities = tracks.velocities.copy()
-    velocities[:, :2] *= factors
     return replace(
         tracks,
         bboxes=tracks.bboxes * np.tile(factors, 2),
         keypoints=tracks.keypoints * factors,
-        velocities=velocities,
+        velocities=tracks.velocities * factors,
+        coasted=tracks.coasted * factors,
         smoothing=tracks.smoothing.scaled(factors),
+    )
+
+
+def _followed(before: _Tracks, now: _Seen, *, step: float, detected: bool) -> _Tracks:
+    """Return the expected tracks after a frame in which all of them were seen."""
+    count = len(before)
+    return replace(
+        _corrected(before, now, np.float32(step)),
+        missed=np.zeros(count, np.int64),
+        unseen_s=np.zeros(count, np.float32),
+        coasted=np.zeros((count, 2), np.float32),
+        hits=before.hits + 1,
+        levels=np.maximum(now.levels, before.levels * np.float32(0.98)),
+        undetected=np.where(now.detected, 0, before.undetected + int(detected)),
+        bbox_scores=now.bbox_scores,
+        confirmed=before.confirmed | (now.detected & (before.hits >= 1)),
+        smoothing=_restarted(before.smoothing, before.missed > 0),
     )
 
 
 def _corrected(before: _Tracks, now: _Seen, step: np.float32) -> _Tracks:
     """Return the expected tracks corrected by what was seen of them."""
     sizes = before.sizes
-    recovered = before.missed > 0
-    both = now.valid & (before.keypoints_unseen_s <= 1.5 * step) & ~recovered[:, None]
-    enough = both.sum(axis=1) >= 2
-    by_joints, spread = _rigid_shift(before.keypoints, now.keypoints, both, sizes)
-    by_box = _centers(now.bboxes) - _centers(before.bboxes)
-    shift = np.where(enough[:, None], by_joints, by_box)
-    growth = np.where(now.detected | recovered, np.log(_sizes(now.bboxes) / sizes), np.where(enough, spread, 0))
-    innovation = np.concatenate([shift / sizes[:, None], np.clip(growth, -0.7, 0.7)[:, None]], axis=1)
+    recovered = (before.missed > 0)[:, None]
+    both = now.valid & (before.keypoints_unseen_s <= 1.5 * step) & ~recovered
+    enough = both.sum(axis=1, keepdims=True) >= 2
+    by_joints, agreement = _rigid_shift(before.keypoints, now.keypoints, both, sizes)
+    shift = np.where(enough, by_joints, _centers(now.bboxes) - _centers(before.bboxes))
+    agreement = np.where(enough[:, 0], agreement, 0.5)
+    elapsed = np.maximum(before.unseen_s, 0) + step
+    share = 1 - np.exp(-elapsed / _VELOCITY_MEMORY_S)
+    share = np.maximum(share, 1 / (before.hits + 1)) * agreement
+    velocities = before.velocities + (share / elapsed)[:, None] * shift
 
-    place, cross, speed = (before.variances[:, :, i] for i in range(3))
-    noise = np.array([_PLACE_NOISE, _PLACE_NOISE, _SCALE_NOISE], np.float32) ** 2
-    total = place + noise
-    gain, velocity_gain = place / total, cross / total
-    scale = np.stack([sizes, sizes, np.ones_like(sizes)], axis=1)
-    variances = np.stack([place * (1 - gain), cross * (1 - gain), speed - velocity_gain * cross], axis=2)
-
-    moved = gain[:, :2] * shift
-    carried = before.keypoints + moved[:, None]
-    keypoints = np.where(now.valid[..., None], now.keypoints - (shift - moved)[:, None], carried)
+    keypoints = np.where(now.valid[..., None], now.keypoints, before.keypoints + shift[:, None])
     unseen = np.where(now.valid, np.float32(0), before.keypoints_unseen_s)
-    sizes = sizes * np.exp(gain[:, 2] * innovation[:, 2])
-    expected = _resized(before.bboxes + np.tile(moved, 2), sizes)
-    expected = np.where(recovered[:, None], now.bboxes, expected)
-
+    expected = np.where(recovered, now.bboxes, before.bboxes + np.tile(shift, 2))
     near = _near(keypoints, unseen < 1, expected)
-    learned = now.detected & near.any(axis=1)
-    margins = np.where(
-        learned[:, None], (before.margins + _margins(keypoints, near, now.bboxes, sizes)) / 2, before.margins
-    )
+    learned = now.detected[:, None] & near.any(axis=1, keepdims=True)
+    fresh_margins = _margins(keypoints, near, now.bboxes, sizes)
+    margins = np.where(learned, (before.margins + fresh_margins) / 2, before.margins)
+    most = _BOX_CHANGE * np.tile(expected[:, 2:] - expected[:, :2], 2)
+    by_joints = _framed(keypoints, near, margins, sizes, expected)
+    bboxes = expected + np.clip(_BOX_GAIN * (by_joints - expected), -most, most)
+    bboxes = np.where(now.detected[:, None], (bboxes + now.bboxes) / 2, bboxes)
     return replace(
         before,
-        bboxes=_framed(keypoints, near, margins, sizes, expected),
+        bboxes=bboxes.astype(np.float32),
         margins=margins,
         keypoints=keypoints,
         keypoints_unseen_s=unseen,
-        velocities=before.velocities + velocity_gain * innovation * scale,
-        variances=variances,
+        velocities=velocities.astype(np.float32),
     )
 
 
 def _rigid_shift(expected: Floats, observed: Floats, both: Bools, sizes: Floats) -> tuple[Floats, Floats]:
-    """Return the (N, 2) shift and (N,) log growth of whole bodies from joints of which some may be wrong.
+    """Return the (N, 2) shifts of whole bodies, from joints of which some may be wrong, and (N,) the share that agree.
 
-    The shift is the median over the joints, sharpened by the mean over those that agree with it.
+    The median over the joints, sharpened by the mean over those that agree with it.
     """
     count = np.maximum(both.sum(axis=1), 1)
-    difference = np.where(both[..., None], observed - expected, np.inf)
-    ranked = np.sort(difference, axis=1)
-    middle = (count - 1) // 2
-    people = np.arange(len(count))
-    median = ranked[people, middle]
-    median = np.where(np.isfinite(median), median, 0)
+    difference = np.where(both[..., None], observed - expected, 0)
+    median = _median(difference, both)
     apart = np.where(both[..., None], difference - median[:, None], 0)
-    weight = np.where(both, np.exp(-(apart**2).sum(axis=2) / (2 * (0.1 * sizes[:, None]) ** 2)), 0)[..., None]
-    total = np.maximum(weight.sum(axis=1), 1e-6)
-    shift = median + (weight * apart).sum(axis=1) / total
+    weight = np.where(both, np.exp(-(apart**2).sum(axis=2) / (2 * (0.1 * sizes[:, None]) ** 2)), 0)
+    total = weight.sum(axis=1)
+    shift = median + (weight[..., None] * apart).sum(axis=1) / np.maximum(total, 1e-6)[:, None]
+    return shift.astype(np.float32), (total / count).astype(np.float32)
 
-    def spread(points: Floats) -> Floats:
-        mean = (weight * points).sum(axis=1) / total
-        radius: Floats = np.sqrt((weight * (points - mean[:, None]) ** 2).sum(axis=(1, 2)) / total[:, 0])
-        return radius
 
-    ratio = (spread(np.where(both[..., None], observed, 0)) + 1e-3) / (spread(expected) + 1e-3)
-    return shift.astype(np.float32), np.log(np.clip(ratio, 0.8, 1.25)).astype(np.float32)
+def _median(values: Floats, valid: Bools) -> Floats:
+    """Return (N, 2) medians of (N, K, 2) over the valid ones; zero where there are none."""
+    middle = (np.maximum(valid.sum(axis=1), 1) - 1) // 2
+    ranked = np.sort(np.where(valid[..., None], values, np.inf), axis=1)
+    median: Floats = ranked[np.arange(len(values)), middle]
+    median[~np.isfinite(median)] = 0
+    return median
+
+
+def _evidence(tracks: _Tracks, seen: _Seen) -> Floats:
+    """Return (P,) by how much each of P poses speaks for its track, as the log of a likelihood ratio.
+
+    The alternative is a person of whom nothing is known. What counts is the place of the body as one, its size, and how
+    its joints lie; how much each counts depends on how long ago the track was seen.
+    """
+    unseen = tracks.unseen_s + np.float32(_NOMINAL_STEP_S)
+    age = np.sqrt(unseen)
+    place = _PLACE + _PLACE_DRIFT * age
+    size = _SIZE + _SIZE_DRIFT * age
+    shape = _SHAPE + _SHAPE_DRIFT * np.minimum(age, 1)
+
+    sizes = tracks.sizes
+    both = (tracks.keypoints_unseen_s < 1 + unseen[:, None]) & seen.valid
+    joints = both.sum(axis=1)
+    enough = joints >= 3
+    moved = seen.keypoints - tracks.keypoints
+    astray = np.square(moved - _median(moved, both)[:, None]).sum(axis=2) > np.square(_ASTRAY * sizes)[:, None]
+    share = both & ~astray
+    share = share[..., None] / np.maximum(share.sum(axis=1), 1)[:, None, None]
+    here_mean, there_mean = (tracks.keypoints * share).sum(axis=1), (seen.keypoints * share).sum(axis=1)
+    here, there = tracks.keypoints - here_mean[:, None], seen.keypoints - there_mean[:, None]
+    radius_here = np.sqrt((share * here**2).sum(axis=(1, 2))) + 1
+    radius_there = np.sqrt((share * there**2).sum(axis=(1, 2))) + 1
+    residual = np.square(there * (radius_here / radius_there)[:, None, None] - here).sum(axis=2)
+    residual = np.minimum(residual / np.square(sizes)[:, None], _SHAPE_MOST**2)
+    apart = (both * residual).sum(axis=1) / np.maximum(joints, 1)
+
+    offset = np.where(enough[:, None], there_mean - here_mean, _centers(seen.bboxes) - _centers(tracks.bboxes))
+    offset = offset / sizes[:, None]
+    # Someone out of sight may have stopped anywhere on the way.
+    path = tracks.coasted / sizes[:, None]
+    along = (offset * path).sum(axis=1) / np.maximum((path**2).sum(axis=1), 1e-9)
+    offset = offset - np.clip(along, -1, 0)[:, None] * path
+    grown = np.where(enough, np.log(radius_there / radius_here), np.log(_sizes(seen.bboxes) / sizes))
+    grown = np.minimum(np.abs(grown), 1.5)
+
+    by_place = -2 * np.log(place) - (offset**2).sum(axis=1) / (2 * place**2)
+    by_size = np.log(_ANY_SIZE / size) - grown**2 * (1 / size**2 - 1 / _ANY_SIZE**2) / 2
+    by_shape = _SHAPE_FREEDOM * (np.log(_ANY_SHAPE / shape) - apart * (1 / shape**2 - 1 / _ANY_SHAPE**2) / 2)
+    evidence: Floats = by_place + by_size + np.where(enough, by_shape, 0) - _FADING * unseen
+    return evidence
 
 
 def _restarted(smoothing: SmoothingState, rows: Bools) -> SmoothingState:
     """Return the state in which the joints of the chosen people start afresh."""
     return replace(smoothing, unseen_s=np.where(rows[:, None], np.float32(np.inf), smoothing.unseen_s))
-
-
-def _resized(bboxes: Floats, sizes: Floats) -> Floats:
-    """Return boxes scaled about their centres to the given body sizes."""
-    factor = (sizes / _sizes(bboxes))[:, None, None]
-    corners = bboxes.reshape(-1, 2, 2)
-    middle = corners.mean(axis=1, keepdims=True)
-    resized: Floats = ((corners - middle) * factor + middle).reshape(-1, 4)
-    return resized
 
 
 def _near(keypoints: Floats, valid: Bools, bboxes: Floats) -> Bools:
@@ -835,6 +914,24 @@ def _extents(keypoints: Floats, near: Bools) -> Floats:
     low = np.where(near[..., None], keypoints, np.inf).min(axis=1)
     high = np.where(near[..., None], keypoints, -np.inf).max(axis=1)
     return np.concatenate([low, high], axis=1)
+
+
+def _rate(rate: float, count: int, step: float) -> float:
+    """Return the running mean per second of something that happened ``count`` times in ``step`` seconds."""
+    share = 1 - math.exp(-step / _NEWCOMER_MEMORY_S)
+    return rate + share * (count / step - rate)
+
+
+def _covered(bboxes: Floats, others: Floats, frame_size_wh: tuple[int, int] | None) -> Bools:
+    """Return (N,) whether someone in front covers a good part of each box, and the box is not at the frame's edge."""
+    top_left = np.maximum(bboxes[:, None, :2], others[None, :, :2])
+    sides = np.maximum(np.minimum(bboxes[:, None, 2:], others[None, :, 2:]) - top_left, 0)
+    share = sides.prod(axis=2) / np.square(_sizes(bboxes))[:, None]
+    in_front = others[None, :, 3] > (bboxes[:, 3] - 0.05 * (bboxes[:, 3] - bboxes[:, 1]))[:, None]
+    covered: Bools = ((share > _COVERED_SHARE) & in_front).any(axis=1)
+    if frame_size_wh is not None:
+        covered &= (bboxes[:, 0] > 2) & (bboxes[:, 2] < frame_size_wh[0] - 2)
+    return covered
 
 
 def _margins(keypoints: Floats, near: Bools, bboxes: Floats, sizes: Floats) -> Floats:
