@@ -112,8 +112,10 @@ class InputBuffer:
         self._split = [np.empty((height, width), np.uint8) for _ in range(3)]
         # Planes come out of the split as B, G, R; entry i of the table is for network channel i.
         self._order = (0, 1, 2) if spec.colour == "bgr" else (2, 1, 0)
-        values = np.arange(256, dtype=np.float64)
-        self._tables = [((values - m) / s).astype(np.float32) for m, s in zip(spec.mean, spec.std, strict=True)]
+        values = np.arange(256, dtype=np.float32)
+        # Rounded after the difference and after the quotient, as training and the deploy graphs do.
+        mean, std = np.asarray(spec.mean, np.float32), np.asarray(spec.std, np.float32)
+        self._tables = [(values - m) / s for m, s in zip(mean, std, strict=True)]
 
     def pictures(self, count: int) -> Frame:
         """Return the first ``count`` uint8 pictures, (count, H, W, 3), to be filled."""

@@ -69,7 +69,7 @@ def export(  # one parameter an option
 
     The file says of itself what it needs and what the comparison gave. Nothing is written when the comparison fails.
     """
-    console = Console(stderr=True, highlight=False)
+    console = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     with reported_errors():
         from rtmpose_infer.export import ExportOptions
         from rtmpose_infer.export import export as run

@@ -31,7 +31,7 @@ from rtmpose_infer.export.onnx_writer import GraphForm, set_spec, upgrade_model,
 from rtmpose_infer.export.parity import LIMITS_PX, Observation, ParityReport, compare, observe_model, observe_network
 from rtmpose_infer.export.parity import run_batches as _run_batches
 from rtmpose_infer.export.pictures import drawn_pictures, pictures_from_folder
-from rtmpose_infer.export.precision import convert_to_fp16, float_activations
+from rtmpose_infer.export.precision import convert_to_fp16, float_activations, with_float_weights
 from rtmpose_infer.model_spec import ModelFile, ModelSpec, load_model_file
 from rtmpose_infer.onnx_file import read_onnx_header
 from rtmpose_infer.skeletons import load_skeleton
@@ -49,6 +49,13 @@ _PICTURES = {"pose": 32, "detection": 8, "one_stage": 8}
 _DIM = 0.01
 _CHECKPOINTS = {".pth", ".pt", ".ckpt"}
 _SUPPRESSION = Suppression(score_threshold=0.05, iou_threshold=0.6)
+_READING = ("weights", "prefix", "exp_on_reg", "share_conv")  # how a checkpoint is read
+_SHAPING = ("opset", "batch", "vectors", "suppression")  # how a graph is built
+_MEANINGLESS = {
+    "pose": ("class_names", "suppression"),
+    "detection": ("skeleton", "padding", "vectors", "boxes"),
+    "one_stage": ("class_names", "padding", "vectors", "boxes"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,10 +113,19 @@ class ExportOptions:
             raise InputError(
                 "INT8 needs photographs of what the network is for: pass calibration (--calibration FOLDER)."
             )
-        if self.precision == "int8" and self.raw:
-            raise InputError("INT8 is made of the deploy graph; leave out --raw.")
         if self.boxes is not None and self.calibration is None:
             raise InputError("boxes are of the persons in the calibration pictures; pass their folder too.")
+
+    def refuse(self, names: Sequence[str], why: str) -> None:
+        """Raise an error if one of these options was set, rather than leave it without effect.
+
+        Raises:
+            InputError: One of them has another value than its default.
+        """
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        idle = [name for name in names if getattr(self, name) != defaults[name]]
+        if idle:
+            raise InputError(f"{' and '.join(idle)} cannot be set: {why}.")
 
 
 @dataclass(frozen=True)
@@ -200,6 +216,7 @@ def _from_checkpoint(path: Path, options: ExportOptions) -> _Source:
         padding=options.padding,
         source_sha256=checkpoint.sha256,
     )
+    options.refuse(_MEANINGLESS[spec.task], f"{path.name} holds a {spec.task} network")
     frames = _pictures(spec, options)
     rule = None if spec.task == "pose" else options.suppression
     model, written = write_network(network, architecture, spec, _form(options, spec))
@@ -212,27 +229,33 @@ def _from_checkpoint(path: Path, options: ExportOptions) -> _Source:
 
 
 def _from_onnx(path: Path, options: ExportOptions) -> _Source:
+    options.refuse(_READING, f"{path.name} is no checkpoint")
     file = _model_file(path, options)
     try:
         source = onnx.load_from_string(file.data) if isinstance(file.data, bytes) else onnx.load(str(file.data))
     except Exception as error:
         raise ModelError(f"cannot read {path}: {error}. Download or export it again.") from error
     spec = file.spec if file.spec.source_sha256 else dataclasses.replace(file.spec, source_sha256=_sha256(file))
+    options.refuse(_MEANINGLESS[spec.task], f"{path.name} holds a {spec.task} network")
     frames = _pictures(spec, options)
-    if spec.input_format == "nhwc_uint8":
-        if options.raw:
-            raise ExportError(f"{path} is a deploy graph; the raw form is made from the checkpoint.")
+    deploy = spec.input_format == "nhwc_uint8"
+    if deploy and options.raw:
+        raise ExportError(f"{path} is a deploy graph; the raw form is made from the checkpoint.")
+    if deploy or options.raw:
+        options.refuse(_SHAPING, f"{path.name} has this form already, and its graph is kept; export the checkpoint")
         return _Source(source, spec, path.stem, (), (), frames)
-    if options.raw:
-        return _Source(source, spec, path.stem, (), (), frames)
+    if spec.head == "nms":
+        options.refuse(("suppression",), f"{path.name} suppresses in its own graph; export the checkpoint")
     rule = None if spec.task == "pose" else options.suppression
     seen = observe_model(source, spec, frames, rule=rule)
     # A published graph with its own suppression is left as it is: its boxes of a batch may be mixed up afterwards.
-    opened = with_open_batch(source) if options.batch is None and spec.head != "nms" else None
+    opened = with_open_batch(source) if options.batch != 1 and spec.head != "nms" else None
     if opened is not None:
         try:
             return _upgraded(opened, spec, path.stem, seen, frames, options)
         except (ParityError, ExportError) as error:
+            if options.batch is not None:
+                raise
             _log.info("the batch of %s stays one: %s", path.name, error)
     return _upgraded(source, spec, path.stem, seen, frames, options)
 
@@ -251,6 +274,7 @@ def _in_precision(
     if options.precision == "fp32":
         return made.model, made.spec, made.parity, ()
     notes: tuple[str, ...] = ()
+    made = dataclasses.replace(made, model=with_float_weights(made.model))
     rule = None if made.spec.task == "pose" else options.suppression
     seen = observe_model(made.model, made.spec, made.frames, rule=rule)
     if options.precision == "fp16":

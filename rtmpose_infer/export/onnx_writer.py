@@ -104,13 +104,17 @@ def upgrade_model(source: onnx.ModelProto, spec: ModelSpec, form: GraphForm) -> 
         form: Which graph to write; ``opset`` is raised to the source's.
 
     Raises:
-        ExportError: The source has an operator set this exporter does not write, or is a deploy graph already.
+        ExportError: The source has an operator set this exporter does not write, or another fixed batch than ``form``, or
+            is a deploy graph already.
     """
     if spec.input_format != "nchw_float32":
         raise ExportError("the model already takes uint8 frames; there is nothing to upgrade.")
     source = _in_opset(source, form.opset)
     opset = next(o.version for o in source.opset_import if o.domain in {"", "ai.onnx"})
-    form = dataclasses.replace(form, opset=opset, batch=_fixed_batch(source))
+    own_batch = _fixed_batch(source)
+    if own_batch is not None and form.batch not in {None, own_batch}:
+        raise ExportError(f"the model takes batches of {own_batch}; it cannot be written for batches of {form.batch}.")
+    form = dataclasses.replace(form, opset=opset, batch=own_batch or form.batch)
     graph = GraphBuilder(opset=opset, graph=source.graph)
     names = [value.name for value in source.graph.output]
     input_name = _network_input(source).name

@@ -28,7 +28,7 @@ from rtmpose_infer.errors import ExportError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-__all__ = ["convert_to_fp16", "float_activations", "trunk_nodes"]
+__all__ = ["convert_to_fp16", "float_activations", "trunk_nodes", "with_float_weights"]
 
 _LARGEST_HALF = 65504.0
 # Measured pictures are few; an activation may be several times as large on others.
@@ -77,6 +77,31 @@ def trunk_nodes(graph: onnx.GraphProto) -> set[str]:
         trunk -= lonely
         shrinking = bool(lonely)
     return trunk
+
+
+def with_float_weights(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return the model with weights that are stored in float16 and cast when it is opened as plain float32 weights."""
+    halves = {t.name: t for t in model.graph.initializer if t.data_type == TensorProto.FLOAT16}
+    unpacked = {
+        node.output[0]: halves[node.input[0]]
+        for node in model.graph.node
+        if node.op_type == "Cast"
+        and node.input[0] in halves
+        and any(a.name == "to" and a.i == TensorProto.FLOAT for a in node.attribute)
+    }
+    if not unpacked:
+        return model
+    result = onnx.ModelProto()
+    result.CopyFrom(model)
+    del result.graph.node[:], result.graph.initializer[:]
+    result.graph.node.extend(node for node in model.graph.node if node.output[0] not in unpacked)
+    used = {name for node in result.graph.node for name in node.input}
+    result.graph.initializer.extend(t for t in model.graph.initializer if t.name in used)
+    result.graph.initializer.extend(
+        numpy_helper.from_array(numpy_helper.to_array(tensor).astype(np.float32), name)
+        for name, tensor in unpacked.items()
+    )
+    return result
 
 
 def convert_to_fp16(model: onnx.ModelProto, largest: Mapping[str, float] | None = None) -> onnx.ModelProto:

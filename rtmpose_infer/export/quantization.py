@@ -32,6 +32,7 @@ from onnx import helper, numpy_helper
 from rtmpose_infer.errors import BackendUnavailableError, ExportError
 from rtmpose_infer.export.parity import Observation, displacements, observe_model, run_batches, run_model
 from rtmpose_infer.export.precision import trunk_nodes
+from rtmpose_infer.preprocess import InputBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
@@ -68,10 +69,10 @@ class Int8Report:
 def quantize_to_int8(
     model: onnx.ModelProto, spec: ModelSpec, calibration: Frames, *, limit_px: float
 ) -> tuple[onnx.ModelProto, Int8Report]:
-    """Return the deploy graph with its dense convolutions in INT8, as far as ``limit_px`` allows.
+    """Return the model with its dense convolutions in INT8, as far as ``limit_px`` allows.
 
     Args:
-        model: In float32, taking ``frames_u8``.
+        model: In float32.
         spec: What it wants and gives.
         calibration: ``[N, H, W, 3]`` uint8 BGR inputs, photographs of what the network is for.
         limit_px: Displacement (99th percentile) that the result must stay within on the calibration pictures.
@@ -251,9 +252,11 @@ def _calibrated(model: onnx.ModelProto, spec: ModelSpec, names: Sequence[str], f
         def __init__(self) -> None:
             source = model.graph.input[0]
             batch = source.type.tensor_type.shape.dim[0].dim_value or 1
-            self._feeds = iter([{source.name: np.repeat(frames[:1], batch, axis=0)}])
+            buffer = InputBuffer(spec)
+            buffer.pictures(batch)[:] = frames[:1]
+            self._feeds = iter([{source.name: buffer.tensor(batch)}])
 
-        def get_next(self) -> dict[str, Frames] | None:
+        def get_next(self) -> dict[str, npt.NDArray[Any]] | None:
             return next(self._feeds, None)
 
     overrides = {

@@ -238,10 +238,10 @@ def test_planes_equal_float_arithmetic(fields, count, seed):
     buffer.pictures(count)[:] = pictures
     tensor = buffer.tensor(count)
     channels = pictures[..., ::-1] if fields["colour"] == "rgb" else pictures
-    expected = (channels.astype(np.float64) - np.array(fields["mean"])) / np.array(fields["std"])
+    expected = (channels.astype(np.float32) - np.float32(fields["mean"])) / np.float32(fields["std"])
     assert tensor.dtype == np.float32
     assert tensor.flags.c_contiguous
-    np.testing.assert_array_equal(tensor, expected.transpose(0, 3, 1, 2).astype(np.float32))
+    np.testing.assert_array_equal(tensor, expected.transpose(0, 3, 1, 2))
 
 
 def test_a_network_of_uint8_pictures_gets_the_pictures_themselves():
