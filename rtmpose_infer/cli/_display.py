@@ -141,9 +141,8 @@ def summarise(streams: Sequence[Stream], backends: Mapping[str, BackendInfo], co
 
 
 def _people(stream: Stream) -> str:
-    if stream.is_tracked:
-        return _count(len(stream.track_ids), "person", "people")
-    return f"{_count(stream.most_people, 'person', 'people')} at most in a frame"
+    people = _count(len(stream.track_ids) if stream.is_tracked else stream.most_people, "person", "people")
+    return people if stream.is_tracked or stream.frames == 1 else f"{people} at most in a frame"
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -105,10 +105,10 @@ def download_file(
         if failure is None:
             return address
         _log.info("nothing usable from %s: %s", address, failure)
-        failures.append(f"{address}: {failure}")
+        failures.append(f"{address}: {str(failure).rstrip('.')}")
         if isinstance(failure, ModelError) and not isinstance(refused, ChecksumError):
             refused = failure
-    message = f"nothing usable came from {'; nor from '.join(failures)}"
+    message = f"nothing usable came from {'; nor from '.join(failures)}."
     raise (ChecksumError if isinstance(refused, ChecksumError) else ModelError)(message) from refused
 
 
