@@ -370,16 +370,17 @@ class VideoFileSource(FrameSource):
             _LOGGER.warning("%s: parts of a frame are damaged; the decoder filled them in.", self._label)
 
     def _check_complete(self, frames: int, end_s: float) -> None:
-        if self._stopped_by is not None:
+        if self._stopped_by is not None or self.is_live:  # nothing live has an end of its own
             what = "the stream stopped" if self.is_live else "reading stopped"
+            why = "the other side ended it" if self._stopped_by is None else reason(self._stopped_by)
             raise MediaError(
-                f"{self._label}: {what} after {frames} frames ({end_s:.1f} s): {reason(self._stopped_by)}. "
+                f"{self._label}: {what} after {frames} frames ({end_s:.1f} s): {why}. "
                 "What was read until then is complete."
             ) from self._stopped_by
         promise = ""
         if self._is_gif and not _ends_with_gif_trailer(Path(self._label)):
             promise = "and its end mark is missing"
-        elif not self.is_live and self._expected_s is not None and self._expected_s - end_s > self._tolerance_s:
+        elif self._expected_s is not None and self._expected_s - end_s > self._tolerance_s:
             promise = f"of the {self._expected_s:.1f} s that the file promises"
         if promise:
             raise MediaError(

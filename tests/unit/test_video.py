@@ -461,12 +461,17 @@ class TestLiveSources:
 
 @pytest.fixture
 def web_server(tmp_path: Path) -> Iterator[str]:
-    """Serves tmp_path on the loopback, and an endless MJPEG stream under /live that stops after 12 pictures."""
+    """Serves tmp_path on the loopback (under /endless/ without telling lengths), and under /live 12 pictures as MJPEG."""
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None: ...
 
         def do_GET(self) -> None:
+            if self.path.startswith("/endless/"):
+                data = (tmp_path / self.path.rsplit("/", 1)[1]).read_bytes()
+                self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+                self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
+                return
             if self.path != "/live":
                 super().do_GET()
                 return
@@ -502,6 +507,15 @@ class TestAddresses:
                 frames.extend(source)
         assert frames[-1].index == 11
         assert source.dropped_frames == 12 - len(frames)
+
+    def test_stream_that_the_other_side_ends_in_good_order_is_told_too(self, tmp_path, web_server):
+        make_video(tmp_path / "a.h264", [grey(10 * i) for i in range(12)])
+        with VideoFileSource(f"{web_server}/endless/a.h264") as source:
+            assert source.is_live
+            frames: list[Frame] = []
+            with pytest.raises(MediaError, match=r"stopped after 12 frames .*the other side ended it"):
+                frames.extend(source)
+        assert len(frames) == 12
 
     def test_stream_whose_pictures_carry_no_times_gets_those_of_their_arrival(self, web_server, monkeypatch):
         monkeypatch.setattr(sources, "time", SimpleNamespace(monotonic=iter(range(1000, 2000, 2)).__next__))
