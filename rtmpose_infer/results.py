@@ -31,12 +31,18 @@ def _frozen(
     array = np.asarray(value)
     if array.dtype.kind not in "fiub":
         raise DTypeError(what, expected=np.dtype(dtype).name, actual=array.dtype)
-    if array.ndim != len(shape) or any(e is not None and e != a for e, a in zip(shape, array.shape, strict=True)):
+    if array.shape != shape and not _fits(array.shape, shape):
         raise ShapeError(what, expected=words, actual=array.shape)
     if array.dtype != dtype or not _is_constant(array):
         array = array.astype(dtype, copy=True)
         array.flags.writeable = False
     return array
+
+
+def _fits(actual: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
+    return len(actual) == len(expected) and all(
+        want is None or want == have for want, have in zip(expected, actual, strict=True)
+    )
 
 
 def _is_constant(array: npt.NDArray[Any]) -> bool:

@@ -30,7 +30,7 @@ The decisions this file carries:
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -211,15 +211,22 @@ class _Tracks:
         return len(self.ids)
 
     def __getitem__(self, rows: Bools | Rows) -> _Tracks:
-        return _Tracks(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return self.changed(**{name: value[rows] for name, value in vars(self).items()})
+
+    def changed(self, **changes: Any) -> _Tracks:
+        """Return these tracks with other values of some fields; a tenth of what ``dataclasses.replace`` takes."""
+        tracks = object.__new__(_Tracks)
+        vars(tracks).update(vars(self), **changes)
+        return tracks
 
     def joined(self, other: _Tracks) -> _Tracks:
+        if not len(other):
+            return self
+        theirs = vars(other)
         parts = {
-            f.name: np.concatenate([getattr(self, f.name), getattr(other, f.name)])
-            for f in fields(self)
-            if f.name != "smoothing"
+            name: np.concatenate([value, theirs[name]]) for name, value in vars(self).items() if name != "smoothing"
         }
-        return _Tracks(**parts, smoothing=self.smoothing.joined(other.smoothing))
+        return self.changed(**parts, smoothing=self.smoothing.joined(other.smoothing))
 
     @property
     def sizes(self) -> Floats:
@@ -245,6 +252,10 @@ class _State:
     stats: TrackerStats = TrackerStats()
 
 
+# A state, what was asked of it, and the answer: see ``Tracker._expected``.
+_Foreseen = tuple[_State, tuple[float | None, tuple[int, int] | None], tuple[_Tracks, float]]
+
+
 @dataclass(frozen=True, eq=False)
 class _Seen:
     """The poses of this frame that show a person, as parallel arrays of P rows."""
@@ -261,7 +272,7 @@ class _Seen:
     bbox_scores: Floats  # (P,)
 
     def at(self, rows: Rows) -> _Seen:
-        return _Seen(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
+        return _Seen(**{name: value[rows] for name, value in vars(self).items()})
 
 
 class Tracker:
@@ -280,6 +291,7 @@ class Tracker:
         )
         self._sigmas = skeleton.oks_sigmas
         self._state = _State(_Tracks.empty(skeleton.num_keypoints))
+        self._foreseen: _Foreseen | None = None
 
     @property
     def stats(self) -> TrackerStats:
@@ -431,7 +443,7 @@ class Tracker:
             dt_s=step,
         )
         clock.lap("smooth")
-        shown_tracks = replace(shown_tracks, smoothing=smoothing)
+        shown_tracks = shown_tracks.changed(smoothing=smoothing)
         result = self._result(shown_tracks, poses, sources, smoothed, frame_size_wh=frame_size, timestamp_s=timestamp_s)
 
         newly_lost = bool((lost.confirmed & (lost.missed == 1)).any())
@@ -457,8 +469,14 @@ class Tracker:
         return result
 
     def _expected(self, timestamp_s: float | None, frame_size_wh: tuple[int, int] | None) -> tuple[_Tracks, float]:
-        """Return the tracks as expected at that time in a frame of that size, and the step in seconds."""
+        """Return the tracks as expected at that time in a frame of that size, and the step in seconds.
+
+        The last answer is kept: all three steps of a frame ask for the same.
+        """
         state = self._state
+        asked = (timestamp_s, frame_size_wh)
+        if self._foreseen is not None and self._foreseen[0] is state and self._foreseen[1] == asked:
+            return self._foreseen[2]
         step = state.step_s
         if timestamp_s is not None and state.timestamp_s is not None and timestamp_s > state.timestamp_s:
             step = timestamp_s - state.timestamp_s
@@ -470,6 +488,7 @@ class Tracker:
         if len(tracks):
             camera_shift = np.array(state.camera_velocity, np.float32) * np.float32(min(step, 0.2))
             tracks = _shifted(_moved(tracks, step), camera_shift)
+        self._foreseen = state, asked, (tracks, step)
         return tracks, step
 
     def _evident(self, proposals: Proposals, poses: Poses, tracks: _Tracks) -> _Seen:
@@ -600,7 +619,7 @@ class Tracker:
         memory = np.where(covered, longest, min(max(open_s, _OPEN_S), longest))
         unseen = gone.unseen_s + np.float32(step)
         kept = gone.confirmed & (unseen <= np.maximum(memory, 1.5 * step))
-        return replace(gone, missed=missed, unseen_s=unseen, covered=covered)[kept]
+        return gone.changed(missed=missed, unseen_s=unseen, covered=covered)[kept]
 
     def _born(self, seen: _Seen, *, next_id: int) -> _Tracks:
         count, num_keypoints = seen.valid.shape
@@ -640,14 +659,18 @@ class Tracker:
         rows = np.flatnonzero(tracks.confirmed)
         rows = rows[np.argsort(tracks.ids[rows])]
         bboxes = tracks.bboxes[rows]
-        chosen = poses[sources[rows]]
-        return replace(
-            chosen,
+        chosen = sources[rows]
+        probabilities = poses.keypoint_probabilities
+        return Poses(
             keypoints=smoothed[rows],
-            keypoints_raw=chosen.keypoints_raw,
+            keypoint_scores=poses.keypoint_scores[chosen],
             bboxes=bboxes if frame_size_wh is None else clip_boxes(bboxes, frame_size_wh),
             bbox_scores=tracks.bbox_scores[rows],
+            skeleton=poses.skeleton,
             track_ids=tracks.ids[rows],
+            keypoints_raw=poses.keypoints_raw[chosen],
+            keypoint_probabilities=None if probabilities is None else probabilities[chosen],
+            frame_index=poses.frame_index,
             timestamp_s=timestamp_s,
             frame_size_wh=frame_size_wh,
         )
@@ -711,8 +734,7 @@ def _moved(tracks: _Tracks, step: float) -> _Tracks:
     dt = np.float32(step)
     fading = np.where(tracks.visible, np.float32(1), np.float32(math.exp(-step / _COASTING_S)))[:, None]
     shift = tracks.velocities * dt
-    moved = replace(
-        tracks,
+    moved = tracks.changed(
         keypoints_unseen_s=tracks.keypoints_unseen_s + dt,
         velocities=tracks.velocities * fading,
         coasted=tracks.coasted + shift,
@@ -723,7 +745,7 @@ def _moved(tracks: _Tracks, step: float) -> _Tracks:
 def _shifted(tracks: _Tracks, shift: Floats) -> _Tracks:
     """Return the tracks moved by (2,) or (T, 2) pixels."""
     shifts = np.broadcast_to(shift, (len(tracks), 2)).astype(np.float32)
-    return replace(tracks, bboxes=tracks.bboxes + np.tile(shifts, 2), keypoints=tracks.keypoints + shifts[:, None])
+    return tracks.changed(bboxes=tracks.bboxes + np.tile(shifts, 2), keypoints=tracks.keypoints + shifts[:, None])
 
 
 def _plausible(apart: Floats, sizes: Floats, other_sizes: Floats) -> tuple[Rows, Rows]:
@@ -766,8 +788,7 @@ def _rescaled(tracks: _Tracks, old_wh: tuple[int, int], new_wh: tuple[int, int])
     factors = np.array([new_wh[0] / old_wh[0], new_wh[1] / old_wh[1]], np.float32)
     if not 0.97 < factors[0] / factors[1] < 1.03:
         return tracks[np.zeros(len(tracks), bool)]
-    return replace(
-        tracks,
+    return tracks.changed(
         bboxes=tracks.bboxes * np.tile(factors, 2),
         keypoints=tracks.keypoints * factors,
         velocities=tracks.velocities * factors,
@@ -818,8 +839,7 @@ def _corrected(before: _Tracks, now: _Seen, step: np.float32) -> _Tracks:
     by_joints = _framed(keypoints, near, margins, sizes, expected)
     bboxes = expected + np.clip(_BOX_GAIN * (by_joints - expected), -most, most)
     bboxes = np.where(now.detected[:, None], (bboxes + now.bboxes) / 2, bboxes)
-    return replace(
-        before,
+    return before.changed(
         bboxes=bboxes.astype(np.float32),
         margins=margins,
         keypoints=keypoints,
