@@ -21,13 +21,15 @@ import numpy as np
 
 SETTINGS = {
     "onnxruntime": {
-        "no spinning": {},
-        "spinning": {"session_config": {"session.intra_op.allow_spinning": "1"}},
-        "spinning, stopped after a run": {
-            "session_config": {"session.intra_op.allow_spinning": "1", "session.force_spinning_stop": "1"}
+        "ours": {},
+        "no spinning": {"session_config": {"session.intra_op.allow_spinning": "0"}},
+        "spinning as it likes": {"session_config": {"session.intra_op.spin_duration_us": "-1"}},
+        "the same, stopped after a run": {
+            "session_config": {"session.intra_op.spin_duration_us": "-1", "session.force_spinning_stop": "1"}
         },
-        "spinning 20 µs": {
-            "session_config": {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": "20"}
+        **{
+            f"spinning {us} µs": {"session_config": {"session.intra_op.spin_duration_us": str(us)}}
+            for us in (20, 200, 1000)
         },
     },
     "openvino": {
@@ -52,6 +54,7 @@ def main() -> None:
     parser.add_argument("--people", type=int, default=3)
     parser.add_argument("--frames", type=int, default=60)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--rest", type=float, default=0, help="pause after each frame, in lengths of the frame")
     parser.add_argument("--setting", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.setting is not None:
@@ -73,6 +76,7 @@ def main() -> None:
             workers[name].stdin.write("\n")
             workers[name].stdin.flush()
             taken[name].append(json.loads(workers[name].stdout.readline()))
+            time.sleep(args.rest * taken[name][-1][0])
     for worker in workers.values():
         worker.stdin.close()
         worker.wait()

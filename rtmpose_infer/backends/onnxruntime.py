@@ -4,8 +4,11 @@ Decisions:
 
 - A provider that was asked for and did not come up is an error with its reason. Left alone, ONNX Runtime falls back to
   the CPU, when it loads a model and again when a call fails, and says so on standard output; that is switched off.
-- Threads do not spin. Detector and pose network take turns, and the threads of one that spin after its call take the
-  cores from the other: a frame cost 2.4 times the processor time, and longer by the clock too.
+- Threads spin for 50 µs before they sleep: long enough to bridge the gaps between the operators of one call, too short
+  to take the cores from the other network, or the host's work, after it. Without any spinning a call of RTMPose-s and
+  one of RTMDet-nano took 1.2 times as long on two idle cores; left to itself ONNX Runtime spins for milliseconds, and
+  that took 1.2 times as long too, and six times on busy cores (``benchmarks/runtime_settings.py``). Before release 1.26
+  the time cannot be set, and threads do not spin.
 - The CPU's memory arena stays on. It grows to what the largest batch needs and stays there (measured over hundreds of
   calls with changing batch sizes); without it, or shrunk after each call, memory settled little lower and calls cost
   up to a fifth more. On CUDA it grows by what is asked for instead of by doubling, and batches come in prepared sizes,
@@ -76,6 +79,8 @@ _LEVELS = {
     "extended": "ORT_ENABLE_EXTENDED",
     "all": "ORT_ENABLE_ALL",
 }
+_SPIN_US = 50
+_TIMED_SPINNING = (1, 26)
 _OPTIONS = {"provider_options", "session_config", "graph_optimization_level", "io_binding", "cuda_graphs", "cache"}
 
 
@@ -319,8 +324,8 @@ class _Loader:
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
         if optimised is not None:
             options.optimized_model_filepath = str(optimised)
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        for key, value in self._config.options.get("session_config", {}).items():
+        entries = _waiting(ort.__version__) | dict(self._config.options.get("session_config", {}))
+        for key, value in entries.items():
             options.add_session_config_entry(str(key), str(value))
         providers: list[Any] = [(self._provider, self._provider_options)]
         if self._provider != _CPU:
@@ -338,6 +343,18 @@ class _Loader:
                 "libraries or driver are missing or do not fit. `rtmpose doctor` says which."
             )
         return session
+
+
+def _waiting(version: str) -> dict[str, str]:
+    """Return how threads wait for work: they spin for a moment, where this release of ONNX Runtime can limit that.
+
+    >>> _waiting("1.25.1")
+    {'session.intra_op.allow_spinning': '0'}
+    """
+    release = tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
+    if release < _TIMED_SPINNING:
+        return {"session.intra_op.allow_spinning": "0"}
+    return {"session.intra_op.allow_spinning": "1", "session.intra_op.spin_duration_us": str(_SPIN_US)}
 
 
 def _provider_options(config: BackendConfig, provider: str, index: int | None) -> dict[str, str]:
