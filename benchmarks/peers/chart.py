@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import median
 
-COLOURS = ["#0b6e4f", "#2a9d8f", "#b5651d", "#e09f3e", "#7d4e8a"]
+COLOURS = ["#0b6e4f", "#2a9d8f", "#1d70a2", "#7fc8a9", "#b5651d", "#e09f3e", "#7d4e8a"]
 
 
-def write_chart(report: dict, path: Path) -> None:
-    """Write the chart of a report of ``run.py``."""
-    sizes = list(dict.fromkeys(cell["size"] for cell in report["cells"]))
-    names = list(dict.fromkeys(n for cell in report["cells"] for n in cell["seconds_per_frame"]))
+def write_chart(all_cells: list[dict], path: Path) -> None:
+    """Write the chart of the cells of a report of ``run.py``."""
+    sizes = list(dict.fromkeys(cell["size"] for cell in all_cells))
+    names = list(dict.fromkeys(n for cell in all_cells for n in cell["seconds_per_frame"]))
     width, height, left, top = 300, 240, 46, 60
     parts = []
     for panel, size in enumerate(sizes):
-        cells = [c for c in report["cells"] if c["size"] == size]
+        cells = [c for c in all_cells if c["size"] == size]
         rates = {
             n: [(c["people"], 1 / median(c["seconds_per_frame"][n])) for c in cells if n in c["seconds_per_frame"]]
             for n in names

@@ -8,6 +8,7 @@ same people. Weights are drawn from the tensors' names; denormal numbers do not 
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import zlib
 from pathlib import Path
@@ -17,6 +18,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from rtmpose_infer.export import ExportOptions, export
 from rtmpose_infer.export.networks.rtmpose import RTMPose
 from rtmpose_infer.skeletons import load_skeleton
 
@@ -30,6 +32,38 @@ STANDING = np.array(
         [0.32, 0.96],
     ]
 )  # fmt: skip
+
+
+def prepare(folder: Path, size: str, people: int, detector: Path) -> dict:
+    """Write all networks for one cell of the table where they are missing; return their paths by what they are for."""
+    raw, pinned, deploy = folder / f"{size}_raw.onnx", folder / f"{size}.onnx", folder / f"{size}_deploy.onnx"
+    converts = importlib.util.find_spec("ncnn") is not None and importlib.util.find_spec("pnnx") is not None
+    if not deploy.exists():
+        checkpoint = folder / f"{size}.pth"
+        write_checkpoint(size, checkpoint)
+        # Weights that were never trained have no confident joints to compare; their parity is the tests' business.
+        export(checkpoint, raw, ExportOptions(raw=True, parity_limit_px=float("inf")))
+        pin_pose(raw, pinned)
+        write_sdk_folder(folder / f"{size}_sdk", pinned, task="pose")
+        if converts:
+            export(pinned, folder / f"{size}.param", ExportOptions(skeleton="coco17"))
+        export(pinned, deploy, ExportOptions(skeleton="coco17"))
+    boxes, frames_file = folder / f"detector{people}.onnx", folder / f"frames{people}.npy"
+    if not frames_file.exists():
+        pin_detector(detector, boxes, people)
+        write_sdk_folder(folder / f"detector{people}_sdk", boxes, task="detection")
+        np.save(frames_file, np.stack(frames(20, people)))
+    ncnn = folder / f"{size}.param"
+    return {
+        "detector": str(boxes),
+        "detector_sdk": str(folder / f"detector{people}_sdk"),
+        "pose": str(pinned),
+        "pose_deploy": str(deploy),
+        "pose_ncnn": str(ncnn) if ncnn.exists() else None,
+        "pose_sdk": str(folder / f"{size}_sdk"),
+        "frames": str(frames_file),
+        "sigmas": [float(s) for s in load_skeleton("coco17").oks_sigmas],
+    }
 
 
 def frame_boxes(people: int, frame_wh: tuple[int, int] = (1280, 720)) -> np.ndarray:
@@ -85,12 +119,15 @@ def _drawn(name: str, tensor: torch.Tensor) -> torch.Tensor:
 def pin_pose(raw: Path, pinned: Path) -> None:
     """Make a raw pose network (``simcc_x``, ``simcc_y``) see a standing person in every crop."""
     width, height = INPUT_WH
+    # The peers follow a person in 1.25 times the joints' extent. With joints over 0.8 of the box that is the box again;
+    # with any other share it would grow or shrink from frame to frame, and they would lose or double people.
+    places = (STANDING - STANDING.min(axis=0)) / np.ptp(STANDING, axis=0) - 0.5
     # A crop is the box times 1.25 at aspect 3:4; the boxes here are higher than that, so the height decides.
-    joints = (STANDING - 0.5) * np.array([height / 1.25 / 2.2, height / 1.25]) + np.array([width, height]) / 2
+    joints = 0.8 * places * np.array([height / 1.25 / 2.2, height / 1.25]) + np.array([width, height]) / 2
     answers = {}
     for name, axis, bins in (("simcc_x", 0, 2 * width), ("simcc_y", 1, 2 * height)):
-        places = np.arange(bins)[None] - 2 * joints[:, axis : axis + 1]
-        answers[name] = (0.8 * np.exp(-(places**2) / 72)).astype(np.float32)[None]
+        offsets = np.arange(bins)[None] - 2 * joints[:, axis : axis + 1]
+        answers[name] = (0.8 * np.exp(-(offsets**2) / 72)).astype(np.float32)[None]
     _pin(raw, pinned, answers)
 
 

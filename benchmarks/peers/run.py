@@ -1,21 +1,26 @@
 """This SDK beside rtmlib and MMDeploy's C++ PoseTracker: same weights, frames, boxes, threads and detector interval.
 
-    python benchmarks/peers/run.py --peer-python ENV/bin/python [--sizes t s m] [--people 1 4 8 16] [--json out.json]
+    python benchmarks/peers/run.py --rtmlib ENV/bin/python --mmdeploy ENV/bin/python [--sizes t s m] [--people 1 4 8 16]
 
-``ENV`` is an environment of its own with rtmlib 0.0.16, mmdeploy-runtime 1.3.1 (a wheel for Python 3.11) and openvino.
-Every system lives in its own process; in each round each of them runs the same number of frames, in random order, and
-nothing else does. What is reported are ratios of rounds, so that a noisy machine disturbs both sides alike.
+Each ENV is an environment of its own: one with rtmlib 0.0.16, onnxruntime and openvino (of the versions of this
+environment), one with mmdeploy-runtime 1.3.1 and a numpy below 2 (its wheels end with Python 3.11). A system whose
+environment is not named is left out. The SDK's ncnn is compared where pnnx is installed, which converts networks for it.
+
+Every system lives in its own process; in each round each of them runs the same frames, in random order, and nothing
+else does. What is reported are ratios within rounds, so that a noisy machine disturbs both sides alike. Cells of an
+existing ``--json`` file that are not measured anew are kept, so a long table can be made in several runs.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import platform
+import os
 import random
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,18 +31,21 @@ sys.path.insert(0, str(Path(__file__).parent))
 import networks
 from chart import write_chart
 
-from rtmpose_infer.export import export
-from rtmpose_infer.skeletons import load_skeleton
+from rtmpose_infer.machine import describe_machine
 
 HERE = Path(__file__).parent
 SHARED = HERE.parents[2] / "shared"
+DEFAULT = "this SDK, ONNX Runtime"
 SYSTEMS = {
-    "this SDK, ONNX Runtime": ("ours", "onnxruntime"),
+    DEFAULT: ("ours", "onnxruntime"),
     "this SDK, OpenVINO": ("ours", "openvino"),
+    "this SDK, OpenVINO, BF16": ("ours", "openvino bf16"),
+    "this SDK, ncnn": ("ours", "ncnn"),
     "rtmlib, ONNX Runtime": ("rtmlib", "onnxruntime"),
     "rtmlib, OpenVINO": ("rtmlib", "openvino"),
     "MMDeploy C++, ONNX Runtime": ("mmdeploy", "onnxruntime"),
 }
+ROUND_S = 0.5  # a round holds whole detector intervals, as many as fill this time on the slowest system
 
 
 class Worker:
@@ -50,6 +58,7 @@ class Worker:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL if not job.get("verbose") else None,
             text=True,
+            env={**os.environ, "OMP_NUM_THREADS": str(job["threads"])},
         )
         self.info = self._ask(json.dumps(job))
 
@@ -70,100 +79,131 @@ class Worker:
         self.process.wait()
 
 
-def prepare(folder: Path, size: str, people: int, detector: Path) -> dict:
-    """Write all networks for one cell of the table and return the paths, by what the systems call them."""
-    raw, pinned = folder / f"{size}_raw.onnx", folder / f"{size}.onnx"
-    if not pinned.exists():
-        checkpoint = folder / f"{size}.pth"
-        networks.write_checkpoint(size, checkpoint)
-        # Weights that were never trained have no confident joints to compare; their parity is the tests' business.
-        export(checkpoint, raw, raw=True, limit_px=float("inf"))
-        networks.pin_pose(raw, pinned)
-        export(pinned, folder / f"{size}_deploy.onnx", skeleton="coco17")
-        networks.write_sdk_folder(folder / f"{size}_sdk", pinned, task="pose")
-    boxes = folder / f"detector{people}.onnx"
-    if not boxes.exists():
-        networks.pin_detector(detector, boxes, people)
-        networks.write_sdk_folder(folder / f"detector{people}_sdk", boxes, task="detection")
-        np.save(folder / f"frames{people}.npy", np.stack(networks.frames(20, people)))
-    return {
-        "detector": str(boxes),
-        "detector_deploy": str(boxes),
-        "detector_sdk": str(folder / f"detector{people}_sdk"),
-        "pose": str(pinned),
-        "pose_deploy": str(folder / f"{size}_deploy.onnx"),
-        "pose_sdk": str(folder / f"{size}_sdk"),
-        "frames": str(folder / f"frames{people}.npy"),
-        "sigmas": [float(s) for s in load_skeleton("coco17").oks_sigmas],
-    }
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", required=True, help="interpreter of the peers' environment")
-    parser.add_argument("--sizes", nargs="+", default=["t", "s", "m"], choices=list(networks.SIZES))
-    parser.add_argument("--people", nargs="+", type=int, default=[1, 4, 8, 16])
-    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS))
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--frames", type=int, default=20, help="frames of one round, a multiple of the interval")
-    parser.add_argument("--det-interval", type=int, default=5)
-    parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--detector", type=Path, default=SHARED / "models" / "rtmdet_nano_person_320.onnx")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--chart", type=Path)
-    parser.add_argument("--verbose", action="store_true")
-    options = parser.parse_args()
-    cells, versions = [], {}
-    with tempfile.TemporaryDirectory() as temporary:
-        for size in options.sizes:
-            for people in options.people:
-                job = prepare(Path(temporary), size, people, options.detector)
-                job |= {"threads": options.threads, "det_interval": options.det_interval, "verbose": options.verbose}
-                workers = {}
-                for name in options.systems:
-                    system, backend = SYSTEMS[name]
-                    python = sys.executable if system == "ours" else options.peer_python
-                    try:
-                        workers[name] = Worker(python, job | {"system": system, "backend": backend})
-                        versions[name] = workers[name].info["versions"]
-                    except RuntimeError as error:
-                        print(f"{name}: not compared ({error})", file=sys.stderr)
-                cells.append(compare(size, people, workers, options))
-                for worker in workers.values():
-                    worker.close()
-    report = {"machine": platform.processor() or platform.machine(), "versions": versions, "cells": cells}
-    if options.json:
-        options.json.write_text(json.dumps(report, indent=1), encoding="utf-8")
-    if options.chart:
-        write_chart(report, options.chart)
+def start_workers(job: dict, options: argparse.Namespace) -> dict[str, Worker]:
+    """Start every system that can be, and say which cannot."""
+    pythons = {"ours": sys.executable, "rtmlib": options.rtmlib, "mmdeploy": options.mmdeploy}
+    workers = {}
+    for name in options.systems:
+        system, backend = SYSTEMS[name]
+        if pythons[system] is None or (backend == "ncnn" and job["pose_ncnn"] is None):
+            print(f"{name}: not compared (not installed)", file=sys.stderr)
+            continue
+        try:
+            workers[name] = Worker(pythons[system], job | {"system": system, "backend": backend})
+        except RuntimeError as error:
+            print(f"{name}: not compared ({error})", file=sys.stderr)
+    return workers
 
 
 def compare(size: str, people: int, workers: dict[str, Worker], options: argparse.Namespace) -> dict:
-    """Run the rounds of one cell, print its line, and return seconds per frame by system."""
-    for worker in workers.values():
-        worker.run(options.frames)  # warm-up
+    """Run the rounds of one cell and return the seconds per frame of every round, by system."""
+    interval = options.det_interval
+    slowest = max(worker.run(2 * interval)["seconds"] for worker in workers.values()) / 2
+    frames = interval * max(1, round(ROUND_S / slowest))
     seconds = {name: [] for name in workers}
     seen = {}
     for _ in range(options.rounds):
         for name in random.sample(list(workers), len(workers)):
-            answer = workers[name].run(options.frames)
-            seconds[name].append(answer["seconds"] / options.frames)
+            answer = workers[name].run(frames)
+            time.sleep(options.rest * answer["seconds"])
+            seconds[name].append(round(answer["seconds"] / frames, 6))
             seen[name] = answer["people"]
-    best = min(
-        (n for n in workers if n.startswith("this SDK")),
-        key=lambda n: np.median(seconds[n]),
-        default=next(iter(workers)),
-    )
-    print(f"RTMPose-{size}, {people} people (fastest of ours: {best})")
+    return {"size": size, "people": people, "frames": frames, "seconds_per_frame": seconds, "people_seen": seen}
+
+
+def print_cell(cell: dict) -> None:
+    """Print a cell: frames per second, and how many times our default's time each system takes, with quartiles."""
+    seconds = cell["seconds_per_frame"]
+    print(f"RTMPose-{cell['size']}, {cell['people']} people")
+    ours = seconds[DEFAULT if DEFAULT in seconds else next(iter(seconds))]
     for name, values in seconds.items():
-        against = np.array(values) / np.array(seconds[best])
-        low, middle, high = np.percentile(against, [25, 50, 75])
+        low, middle, high = np.percentile(np.array(values) / np.array(ours), [25, 50, 75])
         print(
-            f"  {name:28s} {1 / np.median(values):7.1f} FPS   {middle:5.2f}× our time [{low:.2f}–{high:.2f}]"
-            f"   people seen {seen[name]:.1f}",
+            f"  {name:28s} {1 / np.median(values):7.1f} FPS   {middle:5.2f} times our time [{low:.2f}–{high:.2f}]"
+            f"   people seen {cell['people_seen'][name]:.1f}",
             flush=True,
         )
-    return {"size": size, "people": people, "seconds_per_frame": seconds, "people_seen": seen}
+
+
+def write_table(cells: list[dict], path: Path) -> None:
+    """Write the table of frames per second and ratios as Markdown."""
+    names = list(dict.fromkeys(n for cell in cells for n in cell["seconds_per_frame"]))
+    lines = [f"| network, people | {' | '.join(names)} |", f"|---|{'---|' * len(names)}"]
+    for cell in cells:
+        seconds = cell["seconds_per_frame"]
+        ours = np.array(seconds[DEFAULT])
+        entries = []
+        for name in names:
+            if name not in seconds:
+                entries.append("–")
+                continue
+            low, middle, high = np.percentile(np.array(seconds[name]) / ours, [25, 50, 75])
+            rate = f"{1 / np.median(seconds[name]):.1f}"
+            entries.append(rate if name == DEFAULT else f"{rate} ({middle:.2f}×, {low:.2f}–{high:.2f})")
+        lines.append(f"| {cell['size']}, {cell['people']} | {' | '.join(entries)} |")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def merged(path: Path | None, cells: list[dict]) -> list[dict]:
+    """Return the cells, and before them those of the file at ``path`` that were not measured anew."""
+    new = {(cell["size"], cell["people"]) for cell in cells}
+    old = json.loads(path.read_text(encoding="utf-8"))["cells"] if path and path.exists() else []
+    kept = [cell for cell in old if (cell["size"], cell["people"]) not in new]
+    return sorted(kept + cells, key=lambda cell: (list(networks.SIZES).index(cell["size"]), cell["people"]))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rtmlib", help="interpreter of the environment with rtmlib")
+    parser.add_argument("--mmdeploy", help="interpreter of the environment with mmdeploy-runtime")
+    parser.add_argument("--sizes", nargs="+", default=["t", "s", "m"], choices=list(networks.SIZES))
+    parser.add_argument("--people", nargs="+", type=int, default=[1, 4, 8, 16])
+    parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=list(SYSTEMS))
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--det-interval", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--rest", type=float, default=0, help="pause after each round, in lengths of the round")
+    parser.add_argument("--detector", type=Path, default=SHARED / "models" / "rtmdet_nano_person_320.onnx")
+    parser.add_argument("--networks", type=Path, help="folder that keeps the networks from run to run")
+    parser.add_argument("--prepare", action="store_true", help="only write the networks into that folder")
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--chart", type=Path)
+    parser.add_argument("--table", type=Path)
+    parser.add_argument("--verbose", action="store_true")
+    options = parser.parse_args()
+    cells, versions = [], {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.networks or Path(temporary)
+        folder.mkdir(exist_ok=True)
+        for size in options.sizes:
+            for people in options.people:
+                job = networks.prepare(folder, size, people, options.detector)
+                if options.prepare:
+                    continue
+                job |= {"threads": options.threads, "det_interval": options.det_interval, "verbose": options.verbose}
+                workers = start_workers(job, options)
+                versions |= {name: worker.info["versions"] for name, worker in workers.items()}
+                cells.append(compare(size, people, workers, options))
+                print_cell(cells[-1])
+                for worker in workers.values():
+                    worker.close()
+    if options.prepare:
+        return
+    cells = merged(options.json, cells)
+    if options.json:
+        machine = describe_machine()
+        report = {
+            "machine": f"{machine.cpu}, {machine.cpus} cores, {', '.join(machine.cpu_features)}",
+            "threads": options.threads,
+            "versions": versions,
+            "det_interval": options.det_interval,
+            "cells": cells,
+        }
+        options.json.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+    if options.chart:
+        write_chart(cells, options.chart)
+    if options.table:
+        write_table(cells, options.table)
 
 
 if __name__ == "__main__":
