@@ -59,8 +59,11 @@ def _import(name: str) -> Facts:
 
 def _onnxruntime() -> Facts:
     import onnxruntime as ort
-    from onnxruntime.capi import build_and_package_info as build
 
+    try:
+        build: Any = import_module("onnxruntime.capi.build_and_package_info")
+    except ImportError:  # some builds do not tell
+        build = None
     return {
         "version": ort.__version__,
         "package": getattr(build, "package_name", ""),

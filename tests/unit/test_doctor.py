@@ -442,6 +442,12 @@ class TestProbes:
         assert "CPUExecutionProvider" in facts["devices"]
         assert "AzureExecutionProvider" not in facts["devices"]
 
+    def test_a_build_of_onnx_runtime_need_not_say_what_it_was_built_for(self, monkeypatch):
+        ort = pytest.importorskip("onnxruntime")
+        monkeypatch.setitem(sys.modules, "onnxruntime.capi.build_and_package_info", None)
+        facts = answer({"ask": "runtime", "backend": "onnxruntime"})
+        assert (facts["version"], facts["cuda_version"]) == (ort.__version__, "")
+
     def test_modules_are_tried_and_not_only_imported(self):
         assert answer({"ask": "import", "module": "cv2"})["version"]
 
