@@ -15,8 +15,9 @@ Decisions:
   since each new shape costs a search for algorithms.
 - The optimised graph is kept in the cache folder, which makes loading two to three times as fast.
 
-On hardware, only the CPU provider has been run. What is specific to CUDA (its options, graphs) follows the
-documentation; the path that graphs take, with bound inputs and outputs, runs on the CPU too and is tested there.
+On hardware, only the CPU provider and, on a CPU, OpenVINO's have been run. What is specific to CUDA (its options,
+graphs) follows the documentation; the path that graphs take, with bound inputs and outputs, runs on the CPU too and is
+tested there.
 """
 
 from __future__ import annotations
@@ -62,6 +63,7 @@ _PROVIDERS = {
     "coreml": "CoreMLExecutionProvider",
     "xnnpack": "XnnpackExecutionProvider",
 }
+_UNNUMBERED = {_CPU, *(_PROVIDERS[name] for name in ("openvino", "coreml", "xnnpack"))}
 _GPUS = (_CUDA, _DIRECTML)  # what ``gpu`` means, by preference
 _DTYPES = {
     "tensor(float)": "float32",
@@ -90,11 +92,11 @@ def load(model: ModelFile, config: BackendConfig) -> OnnxRuntimeBackend:
     ``config.device``: ``auto`` (a GPU where this build has a provider for one and it comes up, else the CPU), ``cpu``,
     ``gpu`` (CUDA or DirectML, whichever the build has), ``cuda`` (``cuda:1`` for the second), ``tensorrt``,
     ``openvino``, ``directml``, ``coreml``, ``xnnpack``, or a provider's full name.
-    ``config.options``: ``provider_options`` (mapping for the provider), ``session_config`` (mapping of session
-    configuration entries), ``graph_optimization_level`` (``"disable"``, ``"basic"``, ``"extended"``, ``"all"``),
-    ``io_binding`` (keep inputs and outputs in memory of the device; CPU and CUDA), ``cuda_graphs`` (replay each batch
-    size as one launch; CUDA, networks without NMS), ``cache`` (True: keep the optimised graph in the cache folder;
-    CPU).
+    ``config.options``: ``provider_options`` (mapping for the provider, such as ``{"device_type": "GPU"}`` for
+    ``openvino``), ``session_config`` (mapping of session configuration entries), ``graph_optimization_level``
+    (``"disable"``, ``"basic"``, ``"extended"``, ``"all"``), ``io_binding`` (keep inputs and outputs in memory of the
+    device; CPU and CUDA), ``cuda_graphs`` (replay each batch size as one launch; CUDA, networks without NMS), ``cache``
+    (True: keep the optimised graph in the cache folder; CPU).
 
     Raises:
         BackendUnavailableError: ONNX Runtime is not installed.
@@ -411,7 +413,7 @@ def _provider(device: str, available: list[str]) -> tuple[str, int | None]:
         provider = _PROVIDERS.get(name.lower(), name)
     if not provider.endswith("ExecutionProvider"):
         raise InputError(f"unknown device {device!r} of onnxruntime; known are gpu, {', '.join(sorted(_PROVIDERS))}.")
-    if (index and not index.isdigit()) or (index and provider == _CPU):
+    if index and (not index.isdigit() or provider in _UNNUMBERED):
         raise InputError(f"device {device!r}: expected a GPU and a number after the colon, such as cuda:1.")
     return provider, int(index) if index else None
 

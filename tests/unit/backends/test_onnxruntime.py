@@ -94,6 +94,8 @@ def test_falling_back_happens_only_when_allowed_and_is_logged(caplog):
     [
         BackendConfig(device="abacus"),
         BackendConfig(device="cpu:x"),
+        BackendConfig(device="cpu:0"),
+        BackendConfig(device="openvino:1"),
         BackendConfig(options={"fast": True}),
         BackendConfig(options={"graph_optimization_level": "most"}),
     ],
