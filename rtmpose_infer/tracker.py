@@ -76,6 +76,7 @@ _NEWCOMER_MEMORY_S = 10.0
 _COVERED_SHARE = 0.55  # who was covered that much when last seen went behind somebody
 _CAMERA_MEMORY_S = 1.0
 _CAMERA_GAIN = 0.3
+_PROVISIONAL = 1 << 40  # the first number of tracks that nobody has seen, so that the identities shown have no gaps
 _STRAY_MARGIN = 0.35  # joints further outside the expected box than this share of its sides do not shape the new one
 
 
@@ -177,7 +178,7 @@ class TrackerStats:
 class _Tracks:
     """All tracks of a stream as parallel arrays; places are those expected at the state's time."""
 
-    ids: Integers  # (T,)
+    ids: Integers  # (T,) from 1; from _PROVISIONAL on until confirmed
     confirmed: Bools  # (T,)
     missed: Integers  # (T,) frames since last seen; 0: visible
     unseen_s: Floats  # (T,) seconds since last seen
@@ -429,9 +430,9 @@ class Tracker:
         lost = self._still_lost(tracks[missing], followed, step=step, frame_size_wh=frame_size, open_s=open_s)
         unclaimed = np.ones(len(seen.ids), bool)
         unclaimed[cols] = False
-        born = self._born(seen.at(np.flatnonzero(unclaimed & (seen.ids == 0))), next_id=state.next_id)
+        born = self._born(seen.at(np.flatnonzero(unclaimed & (seen.ids == 0))), number=state.stats.tracks)
 
-        shown_tracks = followed.joined(born)
+        shown_tracks, next_id = _named(followed.joined(born), state.next_id)
         sources = np.concatenate([seen.sources[cols], seen.sources[unclaimed & (seen.ids == 0)]])
         points = poses.keypoints_raw[sources]
         clock.lap("track")
@@ -455,7 +456,7 @@ class Tracker:
             frame_size_wh=frame_size,
             since_detection=0 if detected else None if state.since_detection is None else state.since_detection + 1,
             lost_since_detection=newly_lost or (state.lost_since_detection and not detected),
-            next_id=state.next_id + len(born),
+            next_id=next_id,
             newcomers_per_s=_rate(state.newcomers_per_s, len(born) if len(tracks) else 0, step),
             camera_velocity=_camera_velocity(state.camera_velocity, camera_shift, step),
             stats=TrackerStats(
@@ -621,13 +622,13 @@ class Tracker:
         kept = gone.confirmed & (unseen <= np.maximum(memory, 1.5 * step))
         return gone.changed(missed=missed, unseen_s=unseen, covered=covered)[kept]
 
-    def _born(self, seen: _Seen, *, next_id: int) -> _Tracks:
+    def _born(self, seen: _Seen, *, number: int) -> _Tracks:
         count, num_keypoints = seen.valid.shape
         config = self.config
         sizes = _sizes(seen.bboxes)
         margins = _margins(seen.keypoints, _near(seen.keypoints, seen.valid, seen.bboxes), seen.bboxes, sizes)
         return _Tracks(
-            ids=np.arange(next_id, next_id + count, dtype=np.int64),
+            ids=np.arange(_PROVISIONAL + number, _PROVISIONAL + number + count, dtype=np.int64),
             confirmed=(seen.quality >= config.confirm_pose_threshold)
             & (seen.bbox_scores >= config.confirm_bbox_threshold),
             missed=np.zeros(count, np.int64),
@@ -674,6 +675,20 @@ class Tracker:
             timestamp_s=timestamp_s,
             frame_size_wh=frame_size_wh,
         )
+
+
+def _named(tracks: _Tracks, next_id: int) -> tuple[_Tracks, int]:
+    """Give those that were confirmed just now their identities, in the order in which they were first seen.
+
+    Returns:
+        The tracks, and the next identity that is free.
+    """
+    rows = np.flatnonzero(tracks.confirmed & (tracks.ids >= _PROVISIONAL))
+    if not len(rows):
+        return tracks, next_id
+    ids = tracks.ids.copy()
+    ids[rows[np.argsort(tracks.ids[rows])]] = np.arange(next_id, next_id + len(rows))
+    return tracks.changed(ids=ids), next_id + len(rows)
 
 
 def _count(value: object) -> bool:

@@ -201,6 +201,16 @@ def test_a_weak_newcomer_is_shown_only_when_a_second_detection_supports_it() -> 
     assert later == [0] * 20
 
 
+def test_the_ids_that_are_shown_have_no_gaps_for_those_who_never_were() -> None:
+    stage = Stage()
+    stage.show([standing(100, scores=0.4, bbox_score=0.35)])  # seen once, and never again
+    for _ in range(10):
+        stage.show([])
+    for i in range(8):
+        result = stage.show([standing(300 + i), standing(700 + i)])
+    assert result.track_ids.tolist() == [1, 2]
+
+
 def test_one_junk_joint_does_not_blow_up_the_box() -> None:
     def scene(frame: int) -> list[Person]:
         junk = {10: (1200.0, 700.0)} if frame % 7 == 3 else {}
