@@ -14,6 +14,9 @@ Decisions:
   up to a fifth more. On CUDA it grows by what is asked for instead of by doubling, and batches come in prepared sizes,
   since each new shape costs a search for algorithms.
 - The optimised graph is kept in the cache folder, which makes loading two to three times as fast.
+- TensorRT's provider builds its engines in every process. It can keep them (``trt_engine_cache_enable`` and
+  ``trt_engine_cache_path`` among the provider's options), but tells them apart by the model's names and not its weights,
+  and does not start on a damaged one; so that is for the user to decide. ``backend="tensorrt"`` keeps its own.
 
 On hardware, only the CPU provider and, on a CPU, OpenVINO's have been run. What is specific to CUDA (its options,
 graphs) follows the documentation; the path that graphs take, with bound inputs and outputs, runs on the CPU too and is
