@@ -63,7 +63,9 @@ def run_benchmark(config: BenchmarkConfig, *, progress: Progress | None = None) 
         missing_reference = _run_all(config, entrants, Path(folder), meter, tell)
     noise = meter.noise()
     reports = [entrant.report(config) for entrant in entrants]
-    warnings = [*noise.warnings(), *([missing_reference] if missing_reference else []), *_doubts(config, reports)]
+    warnings = [*([missing_reference] if missing_reference else []), *_doubts(config, reports)]
+    if any(report.scenarios for report in reports):
+        warnings = [*noise.warnings(), *warnings]
     tell("done", 1.0)
     return Report(
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

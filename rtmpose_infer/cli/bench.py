@@ -55,6 +55,9 @@ def bench(  # a command's options
 
     Several backends take turns, so that a busy machine slows down all of them alike.
     """
+    for path, option in ((json_, "--json"), (html, "--html")):
+        if path is not None and not path.absolute().parent.is_dir():
+            raise typer.BadParameter(f"there is no folder {path.parent} to write {path.name} to", param_hint=option)
     names = [name for name in (backend, *compare.split(",")) if name] or ["auto"]
     rounds = min(frames, BenchmarkConfig.rounds) if rounds is None else rounds
     try:
@@ -163,7 +166,8 @@ def _stages(report: Report) -> Table:
     """Return the stages of the largest scenario."""
     pairs = _by_scenario(report)
     largest = [(scenario, backend) for scenario, backend in pairs if scenario.persons == pairs[-1][0].persons]
-    table = _table(f"Stages with {largest[0][0].people:.0f} people, p50 / p95 / p99 ms", "stage")
+    count = f"{largest[0][0].people:.0f}"
+    table = _table(f"Stages with {count} {'person' if count == '1' else 'people'}, p50 / p95 / p99 ms", "stage")
     for _, backend in largest:
         table.add_column(backend, justify="right")
     for stage in dict.fromkeys(name for scenario, _ in largest for name in scenario.stages):

@@ -546,6 +546,14 @@ class TestRunner:
         monkeypatch.setattr(FakeWorker, "answers", losing)
         assert "1.00 people were tracked where the scene shows 2" in self.run().warnings[0]
 
+    def test_where_nothing_was_measured_no_noise_is_complained_of(self, world, monkeypatch):
+        loud = Noise(0.9, 0.5, 2.0, 3)
+        monkeypatch.setattr(runner.NoiseMeter, "noise", lambda self: loud)
+        assert self.run().warnings == loud.warnings()
+        for backend in ("onnxruntime", "openvino"):
+            world["failing"][(backend, "round")] = Answer(failure="device lost", kind="raised")
+        assert self.run().warnings == []
+
     def test_progress_runs_from_start_to_done(self, world):
         told = []
         run_benchmark(

@@ -101,8 +101,20 @@ def test_the_report_is_written_as_json_and_as_a_page(run, tmp_path):
     assert "<svg" in (tmp_path / "out.html").read_text(encoding="utf-8")
 
 
-def test_a_file_that_cannot_be_written_is_told_after_the_table(run, tmp_path):
-    result = run("--json", str(tmp_path / "absent" / "out.json"))
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_folder_that_is_not_there_is_told_before_anything_is_measured(run, tmp_path, option):
+    result = run(option, str(tmp_path / "absent" / "out"))
+    assert result.exit_code == 2
+    assert run.config is None
+    assert "there is no folder" in result.output
+
+
+def test_a_file_that_cannot_be_written_is_told_after_the_table(run, tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(command.Path, "write_text", full)
+    result = run("--json", str(tmp_path / "out.json"))
     assert result.exit_code == 1
     assert "FPS" in result.output
     assert "cannot write" in result.output
