@@ -77,6 +77,7 @@ _COVERED_SHARE = 0.55  # who was covered that much when last seen went behind so
 _CAMERA_MEMORY_S = 1.0
 _CAMERA_GAIN = 0.3
 _PROVISIONAL = 1 << 40  # the first number of tracks that nobody has seen, so that the identities shown have no gaps
+_FEWEST_AGREEING = 3  # people whose shifts must be alike before the camera is believed to have moved
 _STRAY_MARGIN = 0.35  # joints further outside the expected box than this share of its sides do not shape the new one
 
 
@@ -529,6 +530,8 @@ class Tracker:
     def _camera_shift_by_joints(self, tracks: _Tracks, seen: _Seen) -> Floats:
         """Return the (2,) shift of the whole picture against what was expected, as the poses agree on it."""
         live = np.flatnonzero(tracks.visible)
+        if len(live) < _FEWEST_AGREEING:
+            return np.zeros(2, np.float32)
         own = tracks.ids[live][:, None] == seen.ids[None]
         apart = _centers(seen.bboxes)[None] - _centers(tracks.bboxes[live])[:, None]
         fresh = np.zeros(own.shape, bool)
@@ -587,10 +590,13 @@ class Tracker:
             return np.zeros(0, np.intp), np.zeros(0, np.intp)
         everything = np.arange(len(seen.ids))
         live_rows, live_cols = self._matched(tracks, np.flatnonzero(tracks.visible), seen, everything)
+        lost = np.flatnonzero(~tracks.visible)
+        if not len(lost):
+            return live_rows, live_cols
         # Out of sight comes second: a pose grown from the box of someone in view is that person or nobody.
         rest = np.setdiff1d(everything, live_cols)
         rest = rest[~np.isin(seen.ids[rest], tracks.ids[tracks.visible])]
-        lost_rows, lost_cols = self._matched(tracks, np.flatnonzero(~tracks.visible), seen, rest)
+        lost_rows, lost_cols = self._matched(tracks, lost, seen, rest)
         return np.concatenate([live_rows, lost_rows]), np.concatenate([live_cols, lost_cols])
 
     def _matched(self, tracks: _Tracks, who: Rows, seen: _Seen, what: Rows) -> tuple[Rows, Rows]:
@@ -613,6 +619,8 @@ class Tracker:
         Who went behind somebody is expected back for ``track_lost_s``. Who vanished in the open, or at the edge of the
         frame, may have left; where newcomers are frequent, whoever appears there is soon more likely one of them.
         """
+        if not len(gone):
+            return gone
         missed = gone.missed + 1
         covered_now = _covered(gone.bboxes, followed.bboxes[followed.confirmed], frame_size_wh)
         covered = np.where(missed == 1, covered_now, gone.covered | (covered_now & (missed <= 3)))
@@ -759,6 +767,8 @@ def _moved(tracks: _Tracks, step: float) -> _Tracks:
 
 def _shifted(tracks: _Tracks, shift: Floats) -> _Tracks:
     """Return the tracks moved by (2,) or (T, 2) pixels."""
+    if not shift.any():
+        return tracks
     shifts = np.broadcast_to(shift, (len(tracks), 2)).astype(np.float32)
     return tracks.changed(bboxes=tracks.bboxes + np.tile(shifts, 2), keypoints=tracks.keypoints + shifts[:, None])
 
@@ -780,12 +790,12 @@ def _common_shift(shifts: Floats, sizes: Floats, people: Rows) -> Floats:
         people: (E,) who it is.
     """
     count = len(np.unique(people))
-    if count < 3:
+    if count < _FEWEST_AGREEING:
         return np.zeros(2, np.float32)
     apart = np.abs(shifts[:, None] - shifts[None]).max(axis=2)
     agreeing = apart < (0.12 * sizes + 1)[None]
     best = agreeing[agreeing.sum(axis=1).argmax()]
-    if len(np.unique(people[best])) < max(3, count / 2):
+    if len(np.unique(people[best])) < max(_FEWEST_AGREEING, count / 2):
         return np.zeros(2, np.float32)
     weight = 1 / sizes[best] ** 2
     return np.asarray(weight @ shifts[best] / weight.sum(), np.float32)
@@ -815,8 +825,7 @@ def _rescaled(tracks: _Tracks, old_wh: tuple[int, int], new_wh: tuple[int, int])
 def _followed(before: _Tracks, now: _Seen, *, step: float, detected: bool) -> _Tracks:
     """Return the expected tracks after a frame in which all of them were seen."""
     count = len(before)
-    return replace(
-        _corrected(before, now, np.float32(step)),
+    return _corrected(before, now, np.float32(step)).changed(
         missed=np.zeros(count, np.int64),
         unseen_s=np.zeros(count, np.float32),
         coasted=np.zeros((count, 2), np.float32),
