@@ -37,8 +37,8 @@ class Runtime:
     closing: ExitStack
 
     @property
-    def batched(self) -> bool:
-        """Whether it takes more than one picture at once."""
+    def takes_graphs_whole(self) -> bool:
+        """Whether it runs a graph as it is, with a fixed batch and with uint8 pictures."""
         return self.name != "ncnn"
 
     def config(self, **settings: Any) -> BackendConfig:

@@ -43,12 +43,11 @@ def run_raw(backend, planes: np.ndarray) -> dict[str, np.ndarray]:
 def test_says_what_it_takes_and_gives(runtime: Runtime) -> None:
     backend = runtime.load("raw")
     (source,) = backend.inputs
-    batch = None if runtime.batched else 1
-    assert source.shape == (batch, 3, models.HEIGHT, models.WIDTH)
+    assert source.shape == (None, 3, models.HEIGHT, models.WIDTH)
     assert source.dtype == np.float32
     assert {spec.name: spec.shape for spec in backend.outputs} == {
-        "simcc_x": (batch, models.KEYPOINTS, models.WIDTH),
-        "simcc_y": (batch, models.KEYPOINTS, models.HEIGHT),
+        "simcc_x": (None, models.KEYPOINTS, models.WIDTH),
+        "simcc_y": (None, models.KEYPOINTS, models.HEIGHT),
     }
     assert all(spec.dtype == np.float32 for spec in backend.outputs)
     info = backend.describe()
@@ -64,16 +63,12 @@ def test_computes_what_the_network_computes(runtime: Runtime) -> None:
 
 @pytest.mark.parametrize("count", [2, 3, 16, 37])
 def test_takes_any_batch_up_to_and_beyond_the_largest_size(runtime: Runtime, count: int) -> None:
-    if not runtime.batched:
-        pytest.skip(f"{runtime.name} takes one picture at a time")
     backend = runtime.load("raw")
     planes = models.planes(count)
     check(run_raw(backend, planes), models.raw_answer(planes))
 
 
 def test_changing_batches_do_not_disturb_each_other(runtime: Runtime) -> None:
-    if not runtime.batched:
-        pytest.skip(f"{runtime.name} takes one picture at a time")
     backend = runtime.load("raw")
     for seed, count in enumerate([1, 5, 2, 16, 1, 3]):
         planes = models.planes(count, seed=seed)
@@ -81,8 +76,8 @@ def test_changing_batches_do_not_disturb_each_other(runtime: Runtime) -> None:
 
 
 def test_a_fixed_batch_is_told_and_kept(runtime: Runtime) -> None:
-    if not runtime.batched:
-        pytest.skip(f"{runtime.name} takes one picture at a time")
+    if not runtime.takes_graphs_whole:
+        pytest.skip(f"{runtime.name} has no batch to fix")
     backend = runtime.load("raw", batch=2)
     assert backend.inputs[0].shape[0] == 2
     planes = models.planes(2)
@@ -92,7 +87,7 @@ def test_a_fixed_batch_is_told_and_kept(runtime: Runtime) -> None:
 
 
 def test_takes_uint8_pictures(runtime: Runtime) -> None:
-    if not runtime.batched:
+    if not runtime.takes_graphs_whole:
         pytest.skip(f"{runtime.name} takes float planes only")
     backend = runtime.load("deploy")
     assert backend.inputs[0].dtype == np.uint8
@@ -182,7 +177,7 @@ def test_two_threads_get_their_own_answers(runtime: Runtime) -> None:
         try:
             start.wait()
             for turn in range(15):
-                planes = models.planes(1 + turn % 3 if runtime.batched else 1, seed=100 * seed + turn)
+                planes = models.planes(1 + turn % 3, seed=100 * seed + turn)
                 check(run_raw(backend, planes), models.raw_answer(planes))
         except BaseException as error:
             failures.append(error)
