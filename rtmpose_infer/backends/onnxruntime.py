@@ -9,8 +9,8 @@ Decisions:
   one of RTMDet-nano took 1.2 times as long on two idle cores; left to itself ONNX Runtime spins for milliseconds, and
   that took 1.2 times as long too, and six times on busy cores (``benchmarks/runtime_settings.py``). Before release 1.26
   the time cannot be set, and threads do not spin.
-- The CPU's memory arena stays on. It grows to what the largest batch needs and stays there (measured over hundreds of
-  calls with changing batch sizes); without it, or shrunk after each call, memory settled little lower and calls cost
+- The CPU's memory arena stays on. It grows to what the largest batch needs and stays there (see
+  ``benchmarks/memory_growth.py``); without it, or shrunk after each call, memory settled little lower and calls cost
   up to a fifth more. On CUDA it grows by what is asked for instead of by doubling, and batches come in prepared sizes,
   since each new shape costs a search for algorithms.
 - The optimised graph is kept in the cache folder, which makes loading two to three times as fast.
