@@ -71,6 +71,28 @@ def test_joints_and_boxes_come_back_to_where_the_people_are(function, size_wh):
     assert poses.frame_size_wh == size_wh
 
 
+def test_the_way_back_is_the_exact_inverse_of_the_way_in():
+    # A picture whose values tell its columns: what the network sees at a place is what lies where that place comes back.
+    frame = np.repeat((np.arange(1920) // 8).astype(np.uint8)[None, :, None], 1080, axis=0).repeat(3, axis=2)
+    seen = []
+    places = np.array([[160, 160], [0, 70], [40, 100], [201, 160], [320, 250]], np.float32)
+
+    def fixed(pictures: np.ndarray) -> Answer:
+        seen.append(pictures.copy())
+        answer = everybody(pictures[:, :1, :1])
+        answer["dets"][:, 0] = [0, 70, 320, 250, 0.9]
+        answer["keypoints"][:, 0, :5] = places
+        answer["scores"][:, 0, :5] = 0.9
+        return answer
+
+    (poses,) = one_stage(fixed)[0].predict(frame)
+    expected = [[960, 540], [0, 0], [240, 180], [1206, 540], [1920, 1080]]
+    np.testing.assert_allclose(poses.keypoints[0, :5], expected, atol=1e-3)
+    np.testing.assert_allclose(poses.bboxes[0], [0, 0, 1920, 1080], atol=1e-3)
+    for (x, y), (frame_x, _) in list(zip(places.astype(int), expected, strict=True))[:4]:
+        assert abs(int(seen[-1][0, y + 1, x, 0]) - frame_x / 8) <= 1
+
+
 def test_the_frame_is_warped_into_the_middle_and_the_rest_is_grey():
     seen = []
 
