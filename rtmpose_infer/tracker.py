@@ -74,6 +74,7 @@ _OPEN_S = 0.3  # shortest memory for those who vanished in the open
 _OPEN_NEWCOMERS = 0.5  # they are remembered for as long as it takes for so many newcomers to appear
 _NEWCOMER_MEMORY_S = 10.0
 _COVERED_SHARE = 0.55  # who was covered that much when last seen went behind somebody
+_LEAST_AUTO_INTERVAL, _MEAN_AUTO_INTERVAL = 3, 10  # frames between the detections that the tracker asks for
 _CAMERA_MEMORY_S = 1.0
 _CAMERA_GAIN = 0.3
 _PROVISIONAL = 1 << 40  # the first number of tracks that nobody has seen, so that the identities shown have no gaps
@@ -248,6 +249,7 @@ class _State:
     frame_size_wh: tuple[int, int] | None = None
     since_detection: int | None = None  # frames, None before the first detection
     lost_since_detection: bool = False
+    cut: bool = False  # whether most people vanished at once since the last detection
     next_id: int = 1
     newcomers_per_s: float = 0.0
     camera_velocity: tuple[float, float] = (0.0, 0.0)  # pixels per second, of the whole picture
@@ -309,6 +311,8 @@ class Tracker:
 
         With a whole ``det_interval`` n: when n frames have passed since the last detection, so ⌈frames/n⌉ times in all
         while somebody is tracked; while nobody is, after half as many frames; and when the frame's size has changed.
+        With ``"auto"``: after ``max_det_interval`` frames; earlier where nobody is tracked, somebody was lost or a newcomer
+        is undecided, as long as that is no more often than every tenth frame on average; and when the scene was cut.
 
         Args:
             timestamp_s: Time of the coming frame in seconds; None: one usual step after the last one.
@@ -324,10 +328,15 @@ class Tracker:
         watched = bool((tracks.visible & tracks.confirmed).any())
         if config.det_interval != "auto":
             return waited >= (config.det_interval if watched else math.ceil(config.det_interval / 2))
-        if waited >= config.max_det_interval:
+        if waited >= config.max_det_interval or (state.cut and waited >= 2):
             return True
         undecided = bool((tracks.visible & ~tracks.confirmed).any())
-        return waited >= 3 and (not watched or state.lost_since_detection or undecided)
+        asked = not watched or undecided or state.lost_since_detection
+        return (
+            asked
+            and waited >= _LEAST_AUTO_INTERVAL
+            and state.stats.detections * _MEAN_AUTO_INTERVAL <= state.stats.frames
+        )
 
     def propose(
         self, detections: Detections | None, *, timestamp_s: float, frame_size_wh: tuple[int, int]
@@ -457,6 +466,7 @@ class Tracker:
             frame_size_wh=frame_size,
             since_detection=0 if detected else None if state.since_detection is None else state.since_detection + 1,
             lost_since_detection=newly_lost or (state.lost_since_detection and not detected),
+            cut=not detected and (state.cut or _all_but_gone(tracks, lost)),
             next_id=next_id,
             newcomers_per_s=_rate(state.newcomers_per_s, len(born) if len(tracks) else 0, step),
             camera_velocity=_camera_velocity(state.camera_velocity, camera_shift, step),
@@ -708,6 +718,13 @@ def _check_frame(timestamp_s: float, frame_size_wh: tuple[int, int] | None) -> N
         raise InputError(f"timestamp_s must be a finite number of seconds, got {timestamp_s!r}.")
     if frame_size_wh is not None and min(frame_size_wh) < 1:
         raise InputError(f"frame_size_wh must be a positive width and height, got {frame_size_wh!r}.")
+
+
+def _all_but_gone(tracks: _Tracks, lost: _Tracks) -> bool:
+    """Return whether several people were in view, and hardly any of them was seen in this frame."""
+    before = np.count_nonzero(tracks.visible & tracks.confirmed)
+    vanished = np.count_nonzero(lost.missed == 1)
+    return before >= 2 and vanished >= 0.8 * before
 
 
 def _usual(step: float, state: _State) -> bool:

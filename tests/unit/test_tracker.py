@@ -453,3 +453,37 @@ def test_settings_out_of_range_are_refused_by_name(options: dict[str, object], w
 def test_a_time_that_is_no_number_is_refused(time_s: float) -> None:
     with pytest.raises(InputError, match="timestamp_s"):
         Tracker(SKELETON).propose(None, timestamp_s=time_s, frame_size_wh=FRAME_WH)
+
+
+def auto_stage() -> Stage:
+    return Stage(TrackerConfig(det_interval="auto", smoothing=None))
+
+
+@pytest.mark.parametrize("arrival", range(20, 32))
+def test_auto_shows_a_newcomer_within_ten_frames(arrival: int) -> None:
+    def scene(frame: int) -> list[Person]:
+        return [standing(200 + 2 * frame)] + ([standing(900)] if frame >= arrival else [])
+
+    shown = [id_at(result, standing(900)) is not None for result in auto_stage().play(scene, arrival + 12)]
+    assert shown.index(True) - arrival <= 10
+
+
+def test_auto_detects_at_most_half_as_often_as_every_fifth_frame_even_where_people_come_and_go() -> None:
+    def scene(frame: int) -> list[Person]:
+        passing = [standing(100 + 90 * i + 3 * (frame % 40), 300) for i in range(3) if (frame + 13 * i) % 40 < 25]
+        return [standing(900), *passing]
+
+    stage = auto_stage()
+    stage.play(scene, 400)
+    assert stage.detector_calls <= 400 / 5 / 2
+
+
+def test_auto_detects_right_after_a_cut() -> None:
+    def scene(frame: int) -> list[Person]:
+        places = (100, 400, 700) if frame < 25 else (250, 560, 1000)
+        return [standing(x, 100 if frame < 25 else 330) for x in places]
+
+    results = auto_stage().play(scene, 28)
+    assert len(results[24]) == 3
+    assert len(results[27]) == 3
+    assert not set(results[24].track_ids) & set(results[27].track_ids)
