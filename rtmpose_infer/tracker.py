@@ -65,6 +65,7 @@ _SHAPE_FREEDOM = 2.0  # joints hang together: so many of them are as good as all
 _SHAPE_MOST = 0.3  # a joint further away, body sizes, is as wrong as it can be
 _ASTRAY = 0.5  # a joint that moved so much, body sizes, against the others does not tell the place
 _FADING = 0.6  # evidence for a person lost per second unseen
+_NEWCOMER_GAIN = 1.5  # evidence against someone out of sight, per logarithm of the newcomers a second
 _OWN_BONUS = 2.0  # evidence in having grown from the person's box
 _BEST_JOINTS = 4
 _LEAST_OF_BEST = 0.5  # joints that score less than this share of a person's best are not sure
@@ -599,23 +600,26 @@ class Tracker:
         if not len(tracks) or not len(seen.ids):
             return np.zeros(0, np.intp), np.zeros(0, np.intp)
         everything = np.arange(len(seen.ids))
-        live_rows, live_cols = self._matched(tracks, np.flatnonzero(tracks.visible), seen, everything)
+        live_rows, live_cols = self._matched(tracks, np.flatnonzero(tracks.visible), seen, everything, 0.0)
         lost = np.flatnonzero(~tracks.visible)
         if not len(lost):
             return live_rows, live_cols
         # Out of sight comes second: a pose grown from the box of someone in view is that person or nobody.
         rest = np.setdiff1d(everything, live_cols)
         rest = rest[~np.isin(seen.ids[rest], tracks.ids[tracks.visible])]
-        lost_rows, lost_cols = self._matched(tracks, lost, seen, rest)
+        newcomer = _NEWCOMER_GAIN * math.log(max(self._state.newcomers_per_s, 1.0))
+        lost_rows, lost_cols = self._matched(tracks, lost, seen, rest, newcomer)
         return np.concatenate([live_rows, lost_rows]), np.concatenate([live_cols, lost_cols])
 
-    def _matched(self, tracks: _Tracks, who: Rows, seen: _Seen, what: Rows) -> tuple[Rows, Rows]:
-        """Return the pairs of the chosen tracks and poses for which the evidence in all is greatest."""
+    def _matched(self, tracks: _Tracks, who: Rows, seen: _Seen, what: Rows, least: float) -> tuple[Rows, Rows]:
+        """Return the pairs of the chosen tracks and poses for which the evidence above ``least`` is greatest in all."""
+        if not len(who) or not len(what):
+            return who[:0], what[:0]
         tracks, seen = tracks[who], seen.at(what)
         own = (tracks.ids[:, None] == seen.ids[None]) & seen.own[None]
         apart = np.abs(_centers(seen.bboxes)[None] - _centers(tracks.bboxes)[:, None]).max(axis=2)
         rows, cols = np.nonzero((apart < 2 * tracks.sizes[:, None]) | own)
-        gain = _evidence(tracks[rows], seen.at(cols)) + _OWN_BONUS * own[rows, cols]
+        gain = _evidence(tracks[rows], seen.at(cols)) + _OWN_BONUS * own[rows, cols] - least
         gains = np.zeros(own.shape, np.float32)
         gains[rows, cols] = gain
         rows, cols = match(gains, gains > 0)
@@ -724,7 +728,7 @@ def _all_but_gone(tracks: _Tracks, lost: _Tracks) -> bool:
     """Return whether several people were in view, and hardly any of them was seen in this frame."""
     before = np.count_nonzero(tracks.visible & tracks.confirmed)
     vanished = np.count_nonzero(lost.missed == 1)
-    return before >= 2 and vanished >= 0.8 * before
+    return bool(before >= 2 and vanished >= 0.8 * before)
 
 
 def _usual(step: float, state: _State) -> bool:
