@@ -215,6 +215,8 @@ class _Tracks:
         return len(self.ids)
 
     def __getitem__(self, rows: Bools | Rows) -> _Tracks:
+        if _all_in_order(rows, len(self)):
+            return self
         return self.changed(**{name: value[rows] for name, value in vars(self).items()})
 
     def changed(self, **changes: Any) -> _Tracks:
@@ -277,6 +279,8 @@ class _Seen:
     bbox_scores: Floats  # (P,)
 
     def at(self, rows: Rows) -> _Seen:
+        if _all_in_order(rows, len(self.ids)):
+            return self
         return _Seen(**{name: value[rows] for name, value in vars(self).items()})
 
 
@@ -295,7 +299,8 @@ class Tracker:
             NoSmoother() if self.config.smoothing is None else OneEuroSmoother(self.config.smoothing)
         )
         self._sigmas = skeleton.oks_sigmas
-        self._state = _State(_Tracks.empty(skeleton.num_keypoints))
+        self._nobody = _Tracks.empty(skeleton.num_keypoints)
+        self._state = _State(self._nobody)
         self._foreseen: _Foreseen | None = None
 
     @property
@@ -305,7 +310,7 @@ class Tracker:
 
     def reset(self) -> None:
         """Forget everybody; ids start at 1 again."""
-        self._state = _State(_Tracks.empty(self.skeleton.num_keypoints))
+        self._state = _State(self._nobody)
 
     def detection_due(self, timestamp_s: float | None = None, frame_size_wh: tuple[int, int] | None = None) -> bool:
         """Return whether the detector should run on the coming frame. Changes nothing.
@@ -363,17 +368,19 @@ class Tracker:
 
         bboxes = tracks.bboxes.copy()
         scores = tracks.bbox_scores.copy()
-        overlap = iou_matrix(tracks.bboxes[live], detections.bboxes)
-        rows, cols = match(overlap + detections.scores[None] * 0.1, overlap > 0.3)
-        bboxes[live[rows]] = detections.bboxes[cols]
-        scores[live[rows]] = detections.scores[cols]
         supported = np.zeros(len(tracks), bool)
-        supported[live[rows]] = True
+        found = np.zeros(0, np.intp)
+        if len(detections):
+            overlap = iou_matrix(tracks.bboxes[live], detections.bboxes)
+            rows, cols = match(overlap + detections.scores[None] * 0.1, overlap > 0.3)
+            bboxes[live[rows]] = detections.bboxes[cols]
+            scores[live[rows]] = detections.scores[cols]
+            supported[live[rows]] = True
 
-        new = np.ones(len(detections), bool)
-        new[cols] = False
-        new &= ~(iou_matrix(detections.bboxes, bboxes[live]) > self.config.iou_threshold).any(axis=1)
-        found = _without_duplicates(detections.bboxes, detections.scores, np.flatnonzero(new))
+            new = np.ones(len(detections), bool)
+            new[cols] = False
+            new &= ~(iou_matrix(detections.bboxes, bboxes[live]) > self.config.iou_threshold).any(axis=1)
+            found = _without_duplicates(detections.bboxes, detections.scores, np.flatnonzero(new))
         if len(probed) and len(found):
             covered = (iou_matrix(bboxes[probed], detections.bboxes[found]) > 0.5).any(axis=1)
             probed = probed[~covered]
@@ -534,6 +541,8 @@ class Tracker:
     def _camera_shift_by_boxes(self, tracks: _Tracks, bboxes: Floats) -> Floats:
         """Return the (2,) shift of the whole picture against what was expected, as the detections agree on it."""
         live = np.flatnonzero(tracks.visible)
+        if len(live) < _FEWEST_AGREEING or not len(bboxes):
+            return np.zeros(2, np.float32)
         apart = _centers(bboxes)[None] - _centers(tracks.bboxes[live])[:, None]
         rows, cols = _plausible(apart, tracks.sizes[live], _sizes(bboxes))
         return _common_shift(apart[rows, cols], tracks.sizes[live[rows]], rows)
@@ -646,6 +655,8 @@ class Tracker:
 
     def _born(self, seen: _Seen, *, number: int) -> _Tracks:
         count, num_keypoints = seen.valid.shape
+        if not count:
+            return self._nobody
         config = self.config
         sizes = _sizes(seen.bboxes)
         margins = _margins(seen.keypoints, _near(seen.keypoints, seen.valid, seen.bboxes), seen.bboxes, sizes)
@@ -711,6 +722,13 @@ def _named(tracks: _Tracks, next_id: int) -> tuple[_Tracks, int]:
     ids = tracks.ids.copy()
     ids[rows[np.argsort(tracks.ids[rows])]] = np.arange(next_id, next_id + len(rows))
     return tracks.changed(ids=ids), next_id + len(rows)
+
+
+def _all_in_order(rows: Bools | Rows, count: int) -> bool:
+    """Say whether these are all rows of ``count`` as they stand, which is so in most frames."""
+    if len(rows) != count:
+        return False
+    return bool(rows.all()) if rows.dtype == bool else rows.tolist() == list(range(count))
 
 
 def _count(value: object) -> bool:
