@@ -3,15 +3,22 @@
 ``PosePipeline`` holds what is expensive (the networks, loaded once, safe to share between threads); ``PoseTracker``
 holds what belongs to one stream (identities, filters, time). A stream's state changes only in the last step of a frame,
 so a failure in the middle of one leaves it as it was.
+
+Many streams on a CPU: a batch over all streams in one call leaves a core idle whenever Python or OpenCV works, and is
+no faster inside the network than its parts. So ``track_many`` takes the streams in as many shares as there are cores
+(at most four), each batched over its streams, side by side: while one share is in the network, the other is cropped
+and associated. On accelerators, and for networks that are Python functions, one batch holds all streams.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from collections.abc import Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
+from functools import cached_property
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
@@ -43,6 +50,8 @@ __all__ = ["DEFAULT_DETECTOR", "DEFAULT_POSE", "PosePipeline", "PoseTracker"]
 DEFAULT_DETECTOR = "embedded-detector"
 DEFAULT_POSE = "embedded-pose"
 _NOMINAL_STEP_S = 1 / 30
+_SIDE_BY_SIDE = {"onnxruntime", "openvino"}  # runtimes measured to gain from several calls at once on a CPU
+_MOST_SHARES = 4
 Stream = TypeVar("Stream", bound=Hashable)
 
 
@@ -100,6 +109,7 @@ class PosePipeline:
         self._estimator: PoseEstimator | None = None
         self._streams: dict[Hashable, _Stream] = {}
         self._streams_lock = threading.Lock()
+        self._pool: ThreadPoolExecutor | None = None
         self._closed = False
         if one_stage is not None:
             if detector not in {DEFAULT_DETECTOR, None} or pose != DEFAULT_POSE:
@@ -194,9 +204,32 @@ class PosePipeline:
                     raise InputError(f"stream {key!r}: {error}") from error
                 keys.append(key)
                 streams.append(stream)
-            results = _advance(self, streams, work, NO_CLOCK)
+            # Copies advance, so that no stream has changed when another one's share fails.
+            streams = [stream.copy() for stream in streams]
+            results = self._advance_in_shares(streams, work)
             self._streams.update(zip(keys, streams, strict=True))
         return dict(zip(keys, results, strict=True))
+
+    def _advance_in_shares(self, streams: Sequence[_Stream], work: Sequence[_Frame]) -> list[Poses]:
+        """Take one frame of each stream through the networks, in shares that run side by side."""
+        count = min(self._shares, len(streams))
+        if count < 2:
+            return _advance(self, streams, work, NO_CLOCK)
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._shares, thread_name_prefix="rtmpose-streams")
+        futures = [self._pool.submit(_advance, self, streams[i::count], work[i::count], NO_CLOCK) for i in range(count)]
+        wait(futures)
+        shares = [future.result() for future in futures]
+        return [shares[i % count][i // count] for i in range(len(streams))]
+
+    @cached_property
+    def _shares(self) -> int:
+        networks = self.describe().values()
+        if not all(info.runtime in _SIDE_BY_SIDE and info.device.lower() == "cpu" for info in networks):
+            return 1
+        from rtmpose_infer.machine import usable_cpus  # brings much that a single stream does not need
+
+        return min(int(usable_cpus()), _MOST_SHARES)
 
     def leave(self, stream: Hashable) -> None:
         """Forget a stream of ``track_many``; an unknown one is fine."""
@@ -216,6 +249,9 @@ class PosePipeline:
     def close(self) -> None:
         """Free the networks; may be called twice."""
         self._closed = True
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
         for network in (self.detector, self._estimator, self.one_stage):
             if network is not None:
                 network.close()
@@ -248,6 +284,12 @@ class _Stream:
         self._tracker = Tracker(skeleton, config)
         self._frame_index = 0
         self._last_time_s: float | None = None
+
+    def copy(self) -> _Stream:
+        """Return a stream that goes on from here and leaves this one as it is: states are replaced, never changed."""
+        other = copy.copy(self)
+        other._tracker = copy.copy(self._tracker)  # noqa: SLF001  # of the same class
+        return other
 
     def begin(self, image: Any, timestamp_s: float | None, bboxes_xyxy: npt.ArrayLike | None = None) -> _Frame:
         """Check one frame's input; changes nothing."""

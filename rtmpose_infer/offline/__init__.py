@@ -59,7 +59,7 @@ class OfflineConfig:
         tracker: What counts as a person; its ``det_interval`` and ``smoothing`` do not apply here.
     """
 
-    key_interval: int = 8
+    key_interval: int = 5
     longest_gap_s: float = 3.0
     smoothing_s: float = 0.05
     workers: int | None = None
@@ -158,14 +158,18 @@ class OfflineTracker:
         skeleton = self.pipeline.estimator.skeleton
         tracker = Tracker(skeleton, replace(self.config.tracker, smoothing=None, det_interval=1))
         summary = _Summary()
+        owners: dict[int, int] = {}
         for frame, candidates, poses in self._estimated(frames, spool):
             proposals = Proposals(
                 bboxes=candidates.bboxes,
                 bbox_scores=candidates.scores,
-                track_ids=np.zeros(len(candidates.bboxes), np.int64),
-                detected=np.ones(len(candidates.bboxes), bool),
+                track_ids=np.array([owners.get(chain, 0) for chain in candidates.chains.tolist()], np.int64),
+                detected=np.full(len(candidates.bboxes), frame.index % self.config.key_interval == 0),
             )
-            tracked = tracker.update(proposals, poses, timestamp_s=frame.time_s, detected=True)
+            tracked = tracker.update(
+                proposals, poses, timestamp_s=frame.time_s, detected=frame.index % self.config.key_interval == 0
+            )
+            owners = _owners(candidates, poses, tracked)
             scratch.save(
                 "frame",
                 frame.index,
@@ -222,7 +226,8 @@ class OfflineTracker:
 
     def _poses(self, frame: _Frame, candidates: Candidates, spool: Spool) -> Poses:
         skeleton = self.pipeline.estimator.skeleton
-        if (saved := spool.load("poses", frame.index)) is not None:
+        saved = spool.load("poses", frame.index)
+        if saved is not None and np.array_equal(saved.get("bboxes", ()), candidates.bboxes):
             poses = Poses(
                 keypoints=saved["keypoints"],
                 keypoint_scores=saved["keypoint_scores"],
@@ -233,7 +238,13 @@ class OfflineTracker:
             )
         else:
             poses = self.pipeline.estimator.predict(frame.image, candidates.bboxes, bbox_scores=candidates.scores)
-            spool.save("poses", frame.index, keypoints=poses.keypoints, keypoint_scores=poses.keypoint_scores)
+            spool.save(
+                "poses",
+                frame.index,
+                bboxes=candidates.bboxes,
+                keypoints=poses.keypoints,
+                keypoint_scores=poses.keypoint_scores,
+            )
         return replace(poses, frame_index=frame.index, timestamp_s=frame.time_s)
 
     def close(self) -> None:
@@ -279,7 +290,8 @@ class _Schedule:
         self._keys: list[_Frame] = []  # key frames for the next call of the detector
         self._detecting: deque[tuple[list[int], Future[list[Detections]]]] = deque()
         self._estimating: deque[tuple[_Frame, Candidates, Future[Poses]]] = deque()
-        self._linked_until = -1
+        self._found: deque[tuple[int, Detections]] = deque()  # not linked yet
+        self._found_until = 0
 
     def add(self, frame: _Frame) -> None:
         """Take in the next frame; waits only when the networks are far behind."""
@@ -289,8 +301,9 @@ class _Schedule:
             if len(self._keys) == _KEYS_PER_CALL:
                 self._start_detection()
         while self._detecting and (self._detecting[0][1].done() or len(self._detecting) > 1):
-            self._link()
-        self._decide(self._linked_until - _LOOKAHEAD * self._interval)
+            self._collect()
+        if self._found:
+            self._decide(self._found_until - _LOOKAHEAD * self._interval)
 
     def finished(self) -> Iterator[tuple[_Frame, Candidates, Poses]]:
         """Yield the frames that are done, and wait for the oldest where too many are on their way."""
@@ -303,7 +316,7 @@ class _Schedule:
         if self._keys:
             self._start_detection()
         while self._detecting:
-            self._link()
+            self._collect()
         while self._waiting:
             self._decide(self._waiting[0].index + self._interval)
             yield from self.finished()
@@ -314,18 +327,33 @@ class _Schedule:
         self._detecting.append(([frame.index for frame in self._keys], self._detect(self._keys)))
         self._keys = []
 
-    def _link(self) -> None:
+    def _collect(self) -> None:
         indices, answers = self._detecting.popleft()
-        for index, detections in zip(indices, answers.result(), strict=True):
-            self._linker.add(index, detections)
-            self._linked_until = index
+        self._found.extend(zip(indices, answers.result(), strict=True))
+        self._found_until = indices[-1]
 
     def _decide(self, last: int) -> None:
+        """Decide boxes up to frame ``last``, each with the same knowledge however fast the networks were."""
         while self._waiting and self._waiting[0].index <= last:
             frame = self._waiting.popleft()
+            known = (frame.index // self._interval + _LOOKAHEAD) * self._interval
+            while self._found and self._found[0][0] <= known:
+                self._linker.add(*self._found.popleft())
             candidates = self._linker.candidates(frame.index, frame.size_wh)
             self._estimating.append((frame, candidates, self._estimate(frame, candidates)))
         self._linker.forget_before(last + 1)
+
+
+def _owners(candidates: Candidates, poses: Poses, tracked: Poses) -> dict[int, int]:
+    """Return the track that each chain's pose went to: in the next frame that chain's box is the track's own."""
+    same = (poses.keypoints_raw[:, None] == tracked.keypoints_raw[None]) | (
+        np.isnan(poses.keypoints_raw[:, None]) & np.isnan(tracked.keypoints_raw[None])
+    )
+    rows, people = np.nonzero(same.all(axis=(2, 3)))
+    ids = np.asarray(tracked.track_ids)[people]
+    # One track has one own box; of two boxes with the very same pose the first counts.
+    _, first = np.unique(ids, return_index=True)
+    return dict(zip(candidates.chains[rows[first]].tolist(), ids[first].tolist(), strict=True))
 
 
 class _Summary:

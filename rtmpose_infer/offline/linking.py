@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 _LONGEST_GAP = 3  # key frames a person may be missed by the detector and still be linked
 _NEAR = 0.6  # standard deviation of a person's place after one key interval, in body sizes
 _LEAST_LIKENESS = 0.15
+_CROWD = 4  # people from which what they have in common tells of the camera
 
 
 @dataclass(frozen=True)
@@ -37,30 +38,48 @@ class Candidates:
     Attributes:
         bboxes: (M, 4) float32 in frame pixels.
         scores: (M,) float32, of the detections they come from.
+        chains: (M,) int64 number of the chain of linked detections that each box belongs to.
     """
 
     bboxes: Floats
     scores: Floats
+    chains: npt.NDArray[np.int64]
 
 
 @dataclass
 class _Chain:
-    """One person's boxes at key frames."""
+    """One person's boxes at key frames, and how everybody moved (per frame) when the person was first seen."""
 
+    number: int
+    drift: Floats
     keys: list[int] = field(default_factory=list)
     boxes: list[Floats] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
 
     def speed(self, *, at_end: bool) -> Floats:
-        """Return the box's change per frame at either end; zero while it was seen once."""
+        """Return the box's change per frame at either end; while it was seen once, everybody's."""
         if len(self.keys) < 2:
-            return np.zeros(4, np.float32)
+            return self.drift
         a, b = (-2, -1) if at_end else (0, 1)
         return np.asarray((self.boxes[b] - self.boxes[a]) / (self.keys[b] - self.keys[a]), np.float32)
+
+    def append(self, frame_index: int, detections: Detections, row: int) -> None:
+        """Go on with a detection."""
+        self.keys.append(frame_index)
+        self.boxes.append(detections.bboxes[row])
+        self.scores.append(float(detections.scores[row]))
+
+    def forget_before(self, frame_index: int) -> None:
+        """Drop key frames that no frame from ``frame_index`` on lies between."""
+        while len(self.keys) > 2 and self.keys[1] <= frame_index:
+            del self.keys[0], self.boxes[0], self.scores[0]
 
 
 class KeyLinker:
     """Links the detections of key frames and gives boxes for every frame.
+
+    A camera that moves moves everybody alike. So once most people are linked, the rest is sought where the median of
+    their deviations puts it, and newcomers are taken to move as the median person does.
 
     Args:
         interval: Frames from one key frame to the next.
@@ -69,51 +88,61 @@ class KeyLinker:
     def __init__(self, interval: int) -> None:
         self.interval = interval
         self._chains: deque[_Chain] = deque()
+        self._begun = 0
+        self._drift = np.zeros(4, np.float32)
 
     def add(self, frame_index: int, detections: Detections) -> None:
         """Take in the detections of the next key frame."""
         reach = self.interval * _LONGEST_GAP
         open_chains = [c for c in self._chains if frame_index - c.keys[-1] <= reach]
         linked: set[int] = set()
-        if open_chains and len(detections):
-            gaps = np.array([frame_index - c.keys[-1] for c in open_chains], np.float32)
-            expected = np.stack(
-                [c.boxes[-1] + c.speed(at_end=True) * g for c, g in zip(open_chains, gaps, strict=True)]
-            )
-            likeness = _likeness(expected.astype(np.float32), detections.bboxes, gaps / np.float32(self.interval))
-            for row, col in zip(*match(likeness, likeness > _LEAST_LIKENESS), strict=True):
-                _append(open_chains[int(row)], frame_index, detections, int(col))
-                linked.add(int(col))
+        for row, col in self._links(open_chains, frame_index, detections.bboxes):
+            open_chains[row].append(frame_index, detections, col)
+            linked.add(col)
+        moving = [c.speed(at_end=True) for c in open_chains if c.keys[-1] == frame_index]
+        self._drift = np.median(moving, axis=0).astype(np.float32) if len(moving) >= _CROWD else np.zeros(4, np.float32)
         for col in range(len(detections)):
             if col not in linked:
-                chain = _Chain()
-                _append(chain, frame_index, detections, col)
+                chain = _Chain(self._begun, self._drift)
+                chain.append(frame_index, detections, col)
                 self._chains.append(chain)
+                self._begun += 1
+
+    def _links(self, chains: list[_Chain], frame_index: int, bboxes: Floats) -> list[tuple[int, int]]:
+        """Return which chain (row) goes on with which detection (column)."""
+        if not chains or not len(bboxes):
+            return []
+        gaps = np.array([frame_index - c.keys[-1] for c in chains], np.float32)
+        expected = np.stack([c.boxes[-1] + c.speed(at_end=True) * g for c, g in zip(chains, gaps, strict=True)])
+        expected = expected.astype(np.float32)
+        waits = gaps / np.float32(self.interval)
+        rows, cols = _best(expected, bboxes, waits)
+        if len(rows) >= _CROWD:
+            shift = np.median(_centers(bboxes[cols]) - _centers(expected[rows]), axis=0)
+            rows, cols = _best((expected + np.tile(shift, 2)).astype(np.float32), bboxes, waits)
+        return list(zip(rows.tolist(), cols.tolist(), strict=True))
 
     def candidates(self, frame_index: int, frame_size_wh: tuple[int, int]) -> Candidates:
         """Return the boxes for one frame; the key frames around it must have been added."""
-        boxes, scores = [], []
+        boxes, scores, chains = [], [], []
         for chain in self._chains:
             if chain.keys[0] - self.interval < frame_index < chain.keys[-1] + self.interval:
                 box, score = _box_at(chain, frame_index)
                 boxes.append(box)
                 scores.append(score)
+                chains.append(chain.number)
         if not boxes:
-            return Candidates(np.zeros((0, 4), np.float32), np.zeros(0, np.float32))
+            return Candidates(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
         clipped = clip_boxes(np.stack(boxes).astype(np.float32), frame_size_wh)
         solid = (clipped[:, 2] - clipped[:, 0] > 2) & (clipped[:, 3] - clipped[:, 1] > 2)
-        return Candidates(clipped[solid], np.array(scores, np.float32)[solid])
+        return Candidates(clipped[solid], np.array(scores, np.float32)[solid], np.array(chains)[solid])
 
     def forget_before(self, frame_index: int) -> None:
         """Drop what no frame from ``frame_index`` on can need."""
         reach = self.interval * _LONGEST_GAP
         self._chains = deque(c for c in self._chains if c.keys[-1] + reach >= frame_index)
-
-
-def _append(chain: _Chain, frame_index: int, detections: Detections, row: int) -> None:
-    chain.keys.append(frame_index)
-    chain.boxes.append(detections.bboxes[row])
-    chain.scores.append(float(detections.scores[row]))
+        for chain in self._chains:
+            chain.forget_before(frame_index)
 
 
 def _box_at(chain: _Chain, frame_index: int) -> tuple[Floats, float]:
@@ -129,13 +158,23 @@ def _box_at(chain: _Chain, frame_index: int) -> tuple[Floats, float]:
     return box.astype(np.float32), min(chain.scores[after - 1], chain.scores[after])
 
 
+def _best(expected: Floats, found: Floats, waits: Floats) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.intp]]:
+    likeness = _likeness(expected, found, waits)
+    return match(likeness, likeness > _LEAST_LIKENESS)
+
+
+def _centers(bboxes: Floats) -> Floats:
+    return np.asarray((bboxes[:, :2] + bboxes[:, 2:]) / 2, np.float32)
+
+
 def _likeness(expected: Floats, found: Floats, gaps: Floats) -> Floats:
     """Return (N, M) half overlap, half nearness of centres and sizes; both count less the longer the gap."""
     sizes = np.sqrt(np.maximum((expected[:, 2] - expected[:, 0]) * (expected[:, 3] - expected[:, 1]), 1))
     found_sizes = np.sqrt(np.maximum((found[:, 2] - found[:, 0]) * (found[:, 3] - found[:, 1]), 1))
-    centers = (expected[:, :2] + expected[:, 2:]) / 2
-    found_centers = (found[:, :2] + found[:, 2:]) / 2
-    away = np.linalg.norm(centers[:, None] - found_centers[None], axis=2) / (sizes * _NEAR * np.sqrt(gaps))[:, None]
+    away = (
+        np.linalg.norm(_centers(expected)[:, None] - _centers(found)[None], axis=2)
+        / (sizes * _NEAR * np.sqrt(gaps))[:, None]
+    )
     grown = np.log(found_sizes[None] / sizes[:, None]) / 0.4
     nearness = np.exp(-(away**2 + grown**2) / 2)
     return np.asarray((iou_matrix(expected, found) + nearness) / 2, np.float32)

@@ -15,6 +15,7 @@ Floats = npt.NDArray[np.float32]
 
 _PLACE_SPREAD = 0.5  # standard deviation of the place after one second out of sight, body sizes
 _SIZE_SPREAD = 0.35  # of the logarithm of the size
+_AGREEING = 5  # joints from which what they have in common is the body's motion
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,8 @@ def smooth_two_way(keypoints: Floats, scores: Floats, times_s: npt.NDArray[np.fl
 
     A parabola is fitted around every frame by weighted least squares (Savitzky and Golay 1964, with real times and a
     Gaussian window); weights grow with the joint's score, and joints far from a first fit count little in the
-    second, so that one wild joint does not bend its neighbours.
+    second, so that one wild joint does not bend its neighbours. What all joints deviate by at once is a jerk of the
+    body or of the camera, not noise, and is left in.
 
     Args:
         keypoints: (T, K, 2) float32 of one person; NaN where there is none.
@@ -90,10 +92,11 @@ def smooth_two_way(keypoints: Floats, scores: Floats, times_s: npt.NDArray[np.fl
     values = np.where(known[..., None], keypoints, 0).astype(np.float64)
     weights = np.where(known, np.clip(scores, 0.05, 1) ** 2, 0).astype(np.float64)
     fitted = _parabola(values, weights, times_s, width_s)
-    residual = np.linalg.norm(values - fitted, axis=2)
+    common = _common_motion(values - fitted, known)[:, None]
+    residual = np.linalg.norm(values - common - fitted, axis=2)
     person = np.sqrt(np.maximum(_extent(values, known), 1.0))[:, None]
     doubt = 1 / (1 + (residual / (0.06 * person)) ** 2) ** 2
-    fitted = _parabola(values, weights * doubt, times_s, width_s)
+    fitted = _parabola(values - common, weights * doubt, times_s, width_s) + common
     return np.where(known[..., None], fitted, np.nan).astype(np.float32)
 
 
@@ -127,6 +130,18 @@ def _parabola(
         + m[2] * (s[1] * s[3] - s[2] * s2)[..., None]
     )
     return np.where(determinant[..., None] > 1e-12, top / np.maximum(determinant, 1e-12)[..., None], values)
+
+
+def _common_motion(residual: npt.NDArray[np.float64], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
+    """Return (T, 2) by how much the body as one deviates, as far as its joints agree on it."""
+    count = known.sum(axis=1)[:, None]
+    some = np.where(known[..., None], residual, np.nan)
+    some[count[:, 0] == 0] = 0
+    middle = np.nanmedian(some, axis=1)
+    spread = 1.48 * np.nanmedian(np.abs(some - middle[:, None]), axis=1)
+    doubt = spread**2 * np.pi / 2 / np.maximum(count, 1)  # variance of the median
+    share = np.where(count >= _AGREEING, np.maximum(1 - 9 * doubt / np.maximum(middle**2, 1e-12), 0), 0)
+    return np.asarray(share * middle, np.float64)
 
 
 def _extent(values: npt.NDArray[np.float64], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

@@ -67,6 +67,17 @@ def test_a_wild_joint_is_put_back_and_its_neighbours_stay() -> None:
     assert np.abs(smooth - true).max() < 12
 
 
+def test_a_jerk_of_the_camera_stays_and_the_noise_falls_all_the_same() -> None:
+    true, times = wave(90)
+    true[30:] += np.array([60, -25], np.float32)
+    true[70:] += np.array([-40, 10], np.float32)
+    noisy = true + np.random.default_rng(0).normal(0, 2, true.shape).astype(np.float32)
+    smooth = smooth_two_way(noisy, np.full((90, 17), 0.8, np.float32), times, width_s=0.05)
+    error = np.linalg.norm(smooth - true, axis=2)
+    assert np.median(error) < 0.75 * np.median(np.linalg.norm(noisy - true, axis=2))
+    assert error[[28, 29, 30, 31, 69, 70]].max() < 14
+
+
 def test_a_joint_that_was_not_found_stays_unknown_and_spoils_nothing() -> None:
     true, times = wave(40)
     holed = true.copy()
