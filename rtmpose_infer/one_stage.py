@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 __all__ = ["OneStageEstimator"]
 
 Floats = npt.NDArray[np.float32]
+_FAR = 1e6  # pixels
 
 
 class OneStageEstimator:
@@ -199,7 +200,8 @@ class OneStageEstimator:
             kept = nms(bboxes, dets[wanted, 4], iou_threshold=self._iou_threshold)[: self._max_people]
             wanted, bboxes = wanted[kept], bboxes[kept]
             points = transform.to_frame(keypoints[wanted])
-        scores = np.array(scores[wanted], np.float32)
+            # Nothing binds the joints to the frame: what a broken network puts beyond any was not found.
+            scores = np.where((np.abs(points) < _FAR).all(axis=2), scores[wanted], 0).astype(np.float32)
         return Poses(
             keypoints=mask_unfound(points, scores),
             keypoint_scores=scores,

@@ -131,7 +131,7 @@ def summarise(streams: Sequence[Stream], backends: Mapping[str, BackendInfo], co
                 markup=False,
             )
     for task, info in sorted(backends.items()):
-        threads = f", {info.threads} threads" if info.threads else ""
+        threads = f", {_count(info.threads, 'thread')}" if info.threads else ""
         precision = f", {info.precision}" if info.precision else ""
         console.print(f"{task} on {info.runtime} {info.version}, {info.device}{precision}{threads}", markup=False)
     for stream in streams:

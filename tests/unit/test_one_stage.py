@@ -154,9 +154,17 @@ def test_infinities_of_a_broken_network_are_nobody():
         answer = everybody(pictures)
         answer["dets"][:, 0, :4] = np.inf
         answer["keypoints"][:, 0] = np.nan
+        answer["keypoints"][:, 1, 0] = 1e30
+        answer["keypoints"][:, 1, 1, 0] = np.nan
         return answer
 
-    assert len(one_stage(broken)[0].predict(paint({0: (100, 40, 200, 300)}))) == 0
+    frame = paint({0: (100, 40, 200, 300), 1: (300, 40, 400, 300)})
+    tracker = PoseTracker(one_stage=one_stage(broken)[0])
+    for _ in range(3):
+        (poses,) = tracker(frame)
+        assert np.isnan(poses.keypoints[0, :2]).all()
+        assert not poses.keypoint_scores[0, :2].any()
+        assert np.isfinite(poses.keypoints[0, 2:]).all()
 
 
 @pytest.mark.parametrize("batch", [None, 1, 2])
