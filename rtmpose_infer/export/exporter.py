@@ -49,6 +49,7 @@ _PICTURES = {"pose": 32, "detection": 8, "one_stage": 8}
 _DIM = 0.01
 _CHECKPOINTS = {".pth", ".pt", ".ckpt"}
 _SUPPRESSION = Suppression(score_threshold=0.05, iou_threshold=0.6)
+_FLOAT_SHARES = (0.0, 0.1, 0.3)
 _READING = ("weights", "prefix", "exp_on_reg", "share_conv")  # how a checkpoint is read
 _SHAPING = ("opset", "batch", "vectors", "suppression")  # how a graph is built
 _MEANINGLESS = {
@@ -273,23 +274,37 @@ def _in_precision(
 ) -> tuple[onnx.ModelProto, ModelSpec, tuple[ParityReport, ...], tuple[str, ...]]:
     if options.precision == "fp32":
         return made.model, made.spec, made.parity, ()
-    notes: tuple[str, ...] = ()
     made = dataclasses.replace(made, model=with_float_weights(made.model))
     rule = None if made.spec.task == "pose" else options.suppression
     seen = observe_model(made.model, made.spec, made.frames, rule=rule)
-    if options.precision == "fp16":
-        model = convert_to_fp16(made.model, _largest_activations(made))
-    else:
-        from rtmpose_infer.export.quantization import quantize_to_int8
-
-        limit_px = options.parity_limit_px or LIMITS_PX["int8"]
-        model, int8 = quantize_to_int8(made.model, made.spec, made.frames, limit_px=limit_px)
-        notes = (
-            f"{int8.quantized} of {int8.total} convolutions in INT8, {int8.arithmetic:.0%} of the multiplications",
-        )
     spec = dataclasses.replace(made.spec, precision=options.precision)
-    report = _compared(seen, model, spec, made.frames, "fp32 onnx", options.precision, options)
-    return model, spec, (*made.parity, report), notes
+    if options.precision == "fp16":
+        model, report, notes = _in_half(made, spec, seen, options)
+        return model, spec, (*made.parity, report), notes
+    from rtmpose_infer.export.quantization import quantize_to_int8
+
+    limit_px = options.parity_limit_px or LIMITS_PX["int8"]
+    model, int8 = quantize_to_int8(made.model, made.spec, made.frames, limit_px=limit_px)
+    note = f"{int8.quantized} of {int8.total} convolutions in INT8, {int8.arithmetic:.0%} of the multiplications"
+    report = _compared(seen, model, spec, made.frames, "fp32 onnx", "int8", options)
+    return model, spec, (*made.parity, report), (note,)
+
+
+def _in_half(
+    made: _Source, spec: ModelSpec, seen: Observation, options: ExportOptions
+) -> tuple[onnx.ModelProto, ParityReport, tuple[str, ...]]:
+    """Return the model with as much in FP16 as the parity gate lets pass."""
+    largest = _largest_activations(made)
+    failures: list[ParityError] = []
+    for share in _FLOAT_SHARES:
+        model = convert_to_fp16(made.model, largest, float_share=share)
+        try:
+            report = _compared(seen, model, spec, made.frames, "fp32 onnx", "fp16", options)
+        except ParityError as error:
+            failures.append(error)
+            continue
+        return model, report, (f"the first {share:.0%} of the layers stay in float32",) if share else ()
+    raise failures[0]
 
 
 def _compared(

@@ -156,6 +156,27 @@ def test_half_precision_keeps_the_types_at_the_border(pose_checkpoint: Path, tmp
     assert any(t.data_type == onnx.TensorProto.FLOAT16 for t in model.graph.initializer)
 
 
+def test_half_precision_that_moves_joints_too_far_gives_way_at_the_networks_beginning(
+    pose_checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, tries = exporter_module.convert_to_fp16, []
+
+    def spoiled_at_first(model, largest, *, float_share):
+        half = real(model, largest, float_share=float_share)
+        tries.append(float_share)
+        if len(tries) == 1:
+            for tensor in half.graph.initializer:
+                if tensor.data_type == onnx.TensorProto.FLOAT16:
+                    values = onnx.numpy_helper.to_array(tensor)
+                    tensor.CopyFrom(onnx.numpy_helper.from_array(-values, tensor.name))
+        return half
+
+    monkeypatch.setattr(exporter_module, "convert_to_fp16", spoiled_at_first)
+    report = export(pose_checkpoint, tmp_path / "half.onnx", ExportOptions(precision="fp16", parity_limit_px=10))
+    assert tries == [0.0, 0.1]
+    assert report.notes == ("the first 10% of the layers stay in float32",)
+
+
 def test_a_published_file_is_upgraded(pose_models, tmp_path: Path) -> None:
     output = tmp_path / "upgraded.onnx"
     export(pose_models["raw"], output)
