@@ -4,17 +4,16 @@
 
 Both graphs are written from the same untrained network. Opening: time to make an ONNX Runtime session. Running: a batch of
 uint8 pictures to keypoints (or boxes), by the deploy graph alone, and by this package's own host path (normalisation into
-float planes), the raw graph and, for pose, decoding in numpy. The two are timed in turn, round by round, and the medians
-of the ratios are given; time is the processor time of all threads, which do not spin while they wait, so that neighbours
-on a busy machine count as little as may be. The aims: opening at most 1.2 times as long, running no slower (within one
-percent, which is what a repetition of the same call differs by).
+float planes), the raw graph and, for pose, decoding in numpy. The two are timed in turn, round by round; time is the
+processor time of all threads, which do not spin while they wait, and given is the ratio of the least times, so that
+neighbours on a busy machine count as little as may be. The aims: opening at most 1.2 times as long, running no slower
+(within one percent, which is what a repetition of the same call differs by).
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -53,7 +52,7 @@ def main() -> int:
         def opened(form: str) -> onnxruntime.InferenceSession:
             return onnxruntime.InferenceSession(str(paths[form]), options, providers=["CPUExecutionProvider"])
 
-        loading = ratios(lambda: opened("deploy"), lambda: opened("raw"), arguments.rounds)
+        loading = ratio(lambda: opened("deploy"), lambda: opened("raw"), arguments.rounds)
         record = {
             "network": f"{arguments.family}-{arguments.size}",
             "threads": arguments.threads,
@@ -74,7 +73,7 @@ def main() -> int:
                 outputs = raw.run(None, {"input": buffer.tensor(len(pictures))})
                 return decode_simcc(outputs[0], outputs[1]) if task == "pose" else outputs
 
-            record[f"run_deploy_over_raw_batch_{batch}"] = ratios(run_deploy, run_raw, arguments.rounds)
+            record[f"run_deploy_over_raw_batch_{batch}"] = ratio(run_deploy, run_raw, arguments.rounds)
     print(json.dumps(record))
     runs = [value for key, value in record.items() if key.startswith("run_")]
     return int(loading > 1.2 or max(runs) > 1.01)
@@ -94,18 +93,15 @@ def written(folder: Path, family: str, size: str) -> dict[str, Path]:
     return paths
 
 
-def ratios(first: Callable[[], object], second: Callable[[], object], rounds: int) -> float:
-    """Return the median ratio of the processor times of two calls, timed in turn."""
-    found = []
+def ratio(first: Callable[[], object], second: Callable[[], object], rounds: int) -> float:
+    """Return the ratio of the least processor times of two calls, timed in turn."""
+    times: dict[Callable[[], object], list[float]] = {first: [], second: []}
     for index in range(rounds + 2):
-        times = {}
         for call in (first, second) if index % 2 else (second, first):
             start = time.process_time()
             call()
-            times[call] = time.process_time() - start
-        if index >= 2:  # the first rounds fill caches
-            found.append(times[first] / times[second])
-    return round(statistics.median(found), 3)
+            times[call].append(time.process_time() - start)
+    return round(min(times[first]) / min(times[second]), 3)
 
 
 if __name__ == "__main__":
