@@ -204,10 +204,11 @@ def _draw_person(
     sides = skeleton.sides
     loose = shown & ~_linked(skeleton)
     dot = min(max(_person_size(points[loose]) / 90, 0.9), bold)
+    is_loose = loose.tolist()
     for joint, point in enumerate(fixed):
         if not is_shown[joint]:
             continue
-        radius = dot if loose[joint] else (radii[joint] or 0.5 + 0.55 * bold)
+        radius = dot if is_loose[joint] else (radii[joint] or 0.5 + 0.55 * bold)
         colour = palette[sides[joint]]
         if radius >= 1:
             cv2.circle(canvas, point, round((radius + max(0.8, rim / 3)) * _ONE), _RIM, -1, cv2.LINE_AA, _SHIFT)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +102,7 @@ class Skeleton:
             return self.sigmas
         return np.full(self.num_keypoints, _DEFAULT_SIGMA, dtype=np.float32)
 
-    @property
+    @cached_property
     def sides(self) -> tuple[str, ...]:
         """``"left"``, ``"right"`` or ``"centre"`` for each keypoint, read off the names and the mirror pairs."""
         return tuple(_side(name, own_mirror=self.flip_index[i] == i) for i, name in enumerate(self.keypoints))
