@@ -120,7 +120,7 @@ def _summary(report: Report) -> Group:
     lines.append(Text(f"{machine.cpu}, {machine.usable_cpus:g} of {machine.cpus} processors{features}", style="dim"))
     lines += [Text(f"{c.backend}: {c.failure}", style="red") for c in report.contestants if c.failure]
     if any(contestant.scenarios for contestant in report.contestants):
-        lines += [Text(), _speed(report), Text(), _stages(report), Text()]
+        lines += [Text(), *_speed(report), Text(), *_stages(report), Text()]
     lines += [Text(text, style="dim") for text in map(_about, report.contestants) if text]
     lines += [Text(warning, style="yellow") for warning in report.warnings]
     return Group(*lines)
@@ -142,9 +142,10 @@ def _about(contestant: ContestantReport) -> str:
     return f"{contestant.backend}: {'; '.join(parts)}" if parts else ""
 
 
-def _speed(report: Report) -> Table:
-    table = _table("Tracking, without decoding and drawing", "people", "backend")
-    for heading in ("FPS", "p50 ms", "p95", "p99", "networks", "overhead", "speed-up"):
+def _speed(report: Report) -> tuple[Text, Table]:
+    table = _table("people", "backend")
+    headings = ["FPS", "p50 ms", "p95", "p99", "networks", "overhead"]
+    for heading in [*headings, *(["speed-up"] if report.comparisons else [])]:
         table.add_column(heading, justify="right")
     speedups = {(c.backend, c.persons): c.speedup.median for c in report.comparisons}
     for scenario, backend in _by_scenario(report):
@@ -157,17 +158,16 @@ def _speed(report: Report) -> Table:
             f"{scenario.fps:.1f}",
             *map(_ms, figures),
             f"{scenario.overhead.median:.2f}×",
-            "" if speedup is None else f"{speedup:.2f}×",
+            *([] if speedup is None else [f"{speedup:.2f}×"]),
         )
-    return table
+    return Text("Tracking, without decoding and drawing", style="bold"), table
 
 
-def _stages(report: Report) -> Table:
+def _stages(report: Report) -> tuple[Text, Table]:
     """Return the stages of the largest scenario."""
     pairs = _by_scenario(report)
     largest = [(scenario, backend) for scenario, backend in pairs if scenario.persons == pairs[-1][0].persons]
-    count = f"{largest[0][0].people:.0f}"
-    table = _table(f"Stages with {count} {'person' if count == '1' else 'people'}, p50 / p95 / p99 ms", "stage")
+    table = _table("stage")
     for _, backend in largest:
         table.add_column(backend, justify="right")
     for stage in dict.fromkeys(name for scenario, _ in largest for name in scenario.stages):
@@ -175,11 +175,13 @@ def _stages(report: Report) -> Table:
         table.add_row(
             stage, *("" if t is None else " / ".join(map(_ms, (t.p50_ms, t.p95_ms, t.p99_ms))) for t in timings)
         )
-    return table
+    count = f"{largest[0][0].people:.0f}"
+    people = "person" if count == "1" else "people"
+    return Text(f"Stages with {count} {people}, p50 / p95 / p99 ms", style="bold"), table
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0))
+def _table(*columns: str) -> Table:
+    table = Table(box=None, padding=(0, 1, 0, 0))
     for column in columns:
         table.add_column(column, no_wrap=True)
     return table

@@ -39,6 +39,14 @@ def test_figures_stages_and_warnings_are_printed(run):
     assert result.exit_code == 0, result.output
     for words in ("FPS", "onnxruntime", "overhead", "letterbox", "1.20×", "Trust the ratios", "128 MiB"):
         assert words in result.output
+    assert "Stages with 8 people, p50 / p95 / p99 ms\n" in result.output
+
+
+def test_one_backend_is_faster_than_nobody(run):
+    alone = make_report(backends=("onnxruntime",), persons=(1,))
+    output = run(report=alone).output
+    assert "speed-up" not in output
+    assert "Stages with 1 person," in output
 
 
 def test_options_become_the_configuration(run, tmp_path):
