@@ -8,6 +8,10 @@ kept.
 
 The gated attention behind RTMPose's last convolution sums squares, which FP16 may not hold, and phones compute in FP16
 by default. Its layers are marked in the graph, so that ncnn computes them in float32 wherever the file goes.
+
+pnnx can store weights in FP16 itself, but writes zero for what FP16 holds only as a subnormal number, below 0.00006; and
+such are many weights of a first convolution that has taken in the normalisation of 0-255 values. So it writes float32,
+and the weights are rounded here.
 """
 
 from __future__ import annotations
@@ -59,6 +63,7 @@ _NO_NUMBERS = (
     "No file was written."
 )
 _CONVOLUTIONS = {"Convolution", "ConvolutionDepthWise", "Deconvolution"}
+_FLOAT32_TAG, _FLOAT16_TAG = bytes(4), bytes.fromhex("476b3001")
 # ncnn's mask of what a layer must not do; 1 is arithmetic in FP16. Its mark for storage, 2, breaks Vulkan's shaders.
 _FLOAT32_ARITHMETIC = " 31=1"
 # What ncnn's Interp can do: (mode, coordinate transformation, nearest mode)
@@ -349,9 +354,27 @@ def _resize_matrix(model: onnx.ModelProto, node: onnx.NodeProto, before: int, af
 
 def _convert(model: onnx.ModelProto, made: Path, spec: ModelSpec, *, half: bool) -> None:
     """Run the converter; ``made`` and the ``.bin`` beside it are there afterwards."""
-    program, folder = _converter(), made.parent
-    source = folder / "bare.onnx"
+    source = made.parent / "bare.onnx"
     onnx.save(model, source)
+    _run_converter(source, made, spec, half=False)
+    text = made.read_text(encoding="utf-8")
+    types = check_param(text, "the converted graph")
+    unknown = sorted({kind for kind in types if import_ncnn().layer_to_index(kind) < 0})
+    if unknown:
+        raise ExportError(f"the network has layers that ncnn lacks: {', '.join(unknown)}.")
+    if half:
+        weights = made.with_suffix(".bin")
+        rounded = weights_in_half(text, weights.read_bytes())
+        if rounded is None:
+            _run_converter(source, made, spec, half=True)
+        else:
+            weights.write_bytes(rounded)
+    if spec.task == "pose":
+        made.write_text(_attention_in_float32(text, types), encoding="utf-8")
+
+
+def _run_converter(source: Path, made: Path, spec: ModelSpec, *, half: bool) -> None:
+    program, folder = _converter(), made.parent
     width, height = spec.input_size_wh
     by_products = {
         "pnnxparam": "x.pnnx.param",
@@ -376,13 +399,61 @@ def _convert(model: onnx.ModelProto, made: Path, spec: ModelSpec, *, half: bool)
     if ran.returncode != 0 or not made.is_file() or not made.with_suffix(".bin").is_file():
         said = (ran.stdout + ran.stderr).decode(errors="replace").strip().splitlines()[-3:]
         raise ExportError(f"pnnx could not convert the network (exit code {ran.returncode}): {' | '.join(said)}")
-    text = made.read_text(encoding="utf-8")
-    types = check_param(text, "the converted graph")
-    unknown = sorted({kind for kind in types if import_ncnn().layer_to_index(kind) < 0})
-    if unknown:
-        raise ExportError(f"the network has layers that ncnn lacks: {', '.join(unknown)}.")
-    if spec.task == "pose":
-        made.write_text(_attention_in_float32(text, types), encoding="utf-8")
+
+
+def weights_in_half(param: str, weights: bytes) -> bytes | None:
+    r"""Return the weights of ncnn's graph with its matrices and kernels in FP16; None where its layers are not all known.
+
+    The file has the weights of all layers in their order. Kernels have a tag that says how they are stored; what has
+    none, such as biases, stays float32. https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure
+
+    Args:
+        param: The graph.
+        weights: Content of its ``.bin``, in float32.
+
+    >>> graph = "7767517\n2 2\nInput i 0 1 a\nConvolution c 1 1 a b 0=1 1=1 5=1 6=2"
+    >>> file = bytes(4) + np.array([1, 2**-24, 0.1], np.float32).tobytes()  # the tag, two weights, one bias
+    >>> np.frombuffer(weights_in_half(graph, file), np.float16, 2, offset=4).tolist() == [1, 2**-24]
+    True
+    """
+    read, parts = 0, []
+    for line in param.splitlines()[2:]:
+        for count, tagged in _stored(line):
+            if tagged:
+                if weights[read : read + 4] != _FLOAT32_TAG:
+                    return None
+                read += 4
+            values = weights[read : read + 4 * count]
+            read += 4 * count
+            if tagged:
+                with np.errstate(over="ignore"):  # infinity, which the comparison will not let pass
+                    half = np.frombuffer(values, np.float32).astype(np.float16).tobytes()
+                values = _FLOAT16_TAG + half + bytes(-len(half) % 4)
+            parts.append(values)
+    return b"".join(parts) if read == len(weights) else None
+
+
+def _stored(line: str) -> list[tuple[int, bool]]:
+    """Return what a layer has in the file of weights: how many values, and whether a tag comes before them."""
+    kind, _, sources, results, *rest = line.split()
+    pairs = (part.partition("=") for part in rest[int(sources) + int(results) :])
+    given = {int(key): value for key, _, value in pairs if not key.startswith("-")}
+
+    def number(key: int) -> int:
+        return int(given.get(key, 0))
+
+    if kind in _CONVOLUTIONS:
+        return [(number(6), True), (number(0) * number(5), False)]
+    if kind == "InnerProduct":
+        return [(number(2), True), (number(0) * number(1), False)]
+    if kind == "MemoryData":
+        return [(int(np.prod([number(key) or 1 for key in (0, 1, 2, 11)])), False)]
+    if kind == "Gemm":
+        m, n, k = number(7), number(8), number(9)
+        added = {0: 1, 1: m, 2: m, 3: m * n, 4: n}.get(number(10), 0) if number(6) else 0
+        matrices = (m * k if number(4) else 0, n * k if number(5) else 0, added)
+        return [(count, True) for count in matrices if count]
+    return []
 
 
 def _attention_in_float32(text: str, types: Sequence[str]) -> str:
