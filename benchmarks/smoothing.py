@@ -4,8 +4,9 @@
 
 Penn Action's joints (13, visible ones) move as people move; white noise stands for a network's jitter, 30 frames a second.
 Every filter gets the same noisy joints. MMDeploy's default filter (beta 0.007, cutoffs 1, no time step, each axis by itself) is
-written again from its description; with ``beta=14`` ours lags as little as it does. Jitter is the RMS of acceleration; lag and "moving" are of joints faster than 0.6 body
-sizes a second; "worse" counts the sequences in which a filter is further from the truth than the raw joints.
+written again from its description; with ``beta=14`` ours lags as little as it does. Jitter is the RMS of acceleration; lag and
+"moving" are of joints faster than 0.6 body sizes a second; "worse" counts the sequences in which a filter is further from the
+truth than the raw joints.
 """
 
 from __future__ import annotations
@@ -54,9 +55,7 @@ def main() -> None:
         "--noise", type=float, nargs="+", default=[0.5, 1.0, 2.0, 4.0], help="standard deviations, pixels"
     )
     parser.add_argument("--sequences", type=int, default=300, help="spread evenly over all")
-    parser.add_argument(
-        "--beta", type=float, nargs="*", default=[], help="try these settings of ours beside the default"
-    )
+    parser.add_argument("--beta", type=float, nargs="*", default=[14.0], help="settings of ours beside the default")
     options = parser.parse_args()
     data = np.load(options.shared / "data" / "tracking" / "penn_action.npz")
     joints, shown, offsets = data["xy_x8"].astype(np.float32) / 8, data["visible"].astype(bool), data["offsets"]

@@ -341,7 +341,7 @@ class Tracker:
         return (
             asked
             and waited >= _LEAST_AUTO_INTERVAL
-            and state.stats.detections * _MEAN_AUTO_INTERVAL <= state.stats.frames
+            and (state.stats.detections + 1) * _MEAN_AUTO_INTERVAL <= state.stats.frames + 1
         )
 
     def propose(
