@@ -120,6 +120,7 @@ def _as_dict(info: zoo.ModelInfo) -> dict[str, Any]:
             "url": file.url or None,
             "sha256": file.sha256 or None,
             "sha256_prefix": file.sha256_prefix or None,
+            "yields": file.yields or None,
             "here": kind in here,
         }
         for kind, file in info.files.items()

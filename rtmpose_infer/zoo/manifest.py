@@ -56,6 +56,7 @@ class ZooFile:
         sha256_prefix: First digits of that hash, as the published file name tells them; empty where unknown.
         onnx_sha256: Hash of the network inside an archive; empty where unknown.
         model_card: The model card of an embedded file; None for the others.
+        yields: What the export of a checkpoint gives: inputs, outputs and file sizes; empty for the others.
     """
 
     format: str
@@ -65,6 +66,7 @@ class ZooFile:
     sha256_prefix: str = ""
     onnx_sha256: str = ""
     model_card: Path | None = None
+    yields: str = ""
 
     @property
     def file_name(self) -> str:
@@ -313,7 +315,10 @@ class _Entry:
                 raise ManifestError(f"{where}: an embedded file needs its sha256.")
             file = ZooFile(format=kind, path=path, model_card=card, **hashes)
         else:
-            file = ZooFile(format=kind, url=_https(data.pop("url", ""), self._path), **hashes)
+            yields = data.pop("yields", "") if kind == "pth" else ""
+            if not isinstance(yields, str):
+                raise ManifestError(f"{where}: yields must be a text, got {yields!r}.")
+            file = ZooFile(format=kind, url=_https(data.pop("url", ""), self._path), yields=yields, **hashes)
         if data:
             raise ManifestError(f"{where}: unknown fields {', '.join(sorted(data))}.")
         if not re.fullmatch(r"[\w.+-]+", file.file_name) or not file.file_name.endswith(_SUFFIXES[kind]):
