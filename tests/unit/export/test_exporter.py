@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
@@ -22,6 +23,7 @@ from rtmpose_infer.export.networks.rtmdet import RTMDet  # noqa: E402
 from rtmpose_infer.export.networks.rtmpose import RTMPose  # noqa: E402
 from rtmpose_infer.geometry import xyxy_from_xywh  # noqa: E402
 from rtmpose_infer.model_spec import load_model_file  # noqa: E402
+from tests.sdk_samples import IMAGE_SIZE, pose_pipeline, sdk_archive, write_sdk_folder  # noqa: E402
 
 POSE = {"deepen_factor": 0.167, "widen_factor": 0.375, "num_keypoints": 17, "input_size_wh": (96, 128)}
 
@@ -64,10 +66,14 @@ def crops(count: int) -> np.ndarray:
     return np.random.default_rng(5).integers(0, 256, (count, 128, 96, 3), dtype=np.uint8)
 
 
-def planes(pictures: np.ndarray) -> np.ndarray:
-    mean = np.array([123.675, 116.28, 103.53], np.float32)
-    std = np.array([58.395, 57.12, 57.375], np.float32)
-    return np.ascontiguousarray(((pictures[..., ::-1] - mean) / std).transpose(0, 3, 1, 2))
+def planes(
+    pictures: np.ndarray,
+    *,
+    mean: Sequence[float] = (123.675, 116.28, 103.53),
+    std: Sequence[float] = (58.395, 57.12, 57.375),
+) -> np.ndarray:
+    rgb = (pictures[..., ::-1] - np.float32(mean)) / np.float32(std)
+    return np.ascontiguousarray(rgb.transpose(0, 3, 1, 2))
 
 
 def run(path: Path, **feeds: np.ndarray) -> dict[str, np.ndarray]:
@@ -183,6 +189,26 @@ def test_a_published_file_is_upgraded(pose_models, tmp_path: Path) -> None:
     pictures = crops(2)
     a, b = run(output, frames_u8=pictures), run(pose_models["deploy"], frames_u8=pictures)
     np.testing.assert_allclose(a["keypoints"], b["keypoints"], atol=1e-3)
+
+
+@pytest.mark.parametrize("packed", [True, False], ids=["archive", "folder"])
+def test_a_published_archive_is_upgraded_by_what_its_pipeline_says(pose_models, tmp_path: Path, packed: bool) -> None:
+    model = onnx.load(pose_models["raw"])
+    del model.metadata_props[:]
+    text = json.dumps(pose_pipeline())
+    pipeline = json.loads(text.replace(json.dumps(IMAGE_SIZE), "[96, 128]").replace("3.0", "2.0"))
+    source = tmp_path / "published.zip"
+    if packed:
+        source.write_bytes(sdk_archive(model.SerializeToString(), pipeline))
+    else:
+        source = write_sdk_folder(tmp_path / "published", model.SerializeToString(), pipeline)
+    report = export(source, tmp_path / "upgraded.onnx")
+    assert (report.spec.head, report.spec.input_format, report.spec.padding) == ("keypoints", "nhwc_uint8", 1.1)
+    pictures = crops(2)
+    own_planes = planes(pictures, mean=(120, 110, 100), std=(50, 51, 52))
+    raw = run(pose_models["raw"], input=own_planes)
+    joints = np.stack([raw["simcc_x"].argmax(2), raw["simcc_y"].argmax(2)], axis=2) / 2
+    np.testing.assert_array_equal(run(report.path, frames_u8=pictures)["keypoints"], joints)
 
 
 def test_averaged_weights_prefixes_and_nesting_are_found(pose_state, tmp_path: Path) -> None:
