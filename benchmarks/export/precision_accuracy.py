@@ -1,6 +1,6 @@
 """What FP16 and INT8 cost in accuracy: AP on coco_val_dev of one detector and one pose network, side by side.
 
-    python benchmarks/export/precision_accuracy.py [--shared ../shared] [--detector FILE] [--pose FILE]
+    python benchmarks/export/precision_accuracy.py [--shared ../shared] [--tasks detection pose] [--detector FILE] [--pose FILE]
 
 Every file is exported as a user would (``rtmpose_infer.export.export``, parity gate included) and measured through
 ``PersonDetector`` and ``PoseEstimator`` on ONNX Runtime. Detectors: COCO's box AP over all boxes scoring 0.05 or more.
@@ -46,7 +46,7 @@ def main() -> int:
             ("detection", arguments.detector, scenes),
             ("pose", arguments.pose, data / "pose_train" / "crops"),
         ):
-            for precision in arguments.precisions:
+            for precision in arguments.precisions if task in arguments.tasks else ():
                 output = Path(made) / f"{task}_{precision}.onnx"
                 options = ExportOptions(precision=precision, calibration=calibration if precision == "int8" else None)
                 report = export(source, output, options)
@@ -70,6 +70,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=Path(__file__).resolve().parents[3] / "shared")
+    parser.add_argument("--tasks", nargs="+", choices=("detection", "pose"), default=["detection", "pose"])
     parser.add_argument("--detector", type=Path, help="Default: the raw RTMDet-nano among the development models.")
     parser.add_argument("--pose", type=Path, help="Default: the stand-in pose network among them.")
     parser.add_argument("--precisions", nargs="+", default=["fp32", "fp16", "int8"])
