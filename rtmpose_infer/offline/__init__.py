@@ -15,6 +15,7 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -131,10 +132,10 @@ class OfflineTracker:
             MediaError: ``work_dir`` cannot be written.
         """
         with tempfile.TemporaryDirectory(prefix="rtmpose-offline-") as temporary:
-            spool = Spool(Path(work_dir or temporary), self._fingerprint(video_id))
-            scratch = Spool(Path(temporary) / "tracked", {})
-            summary = self._follow(frames, spool, scratch, progress)
-            yield from _refined(scratch, summary, self.pipeline.estimator, self.config)
+            kept = None if work_dir is None else Spool(Path(work_dir), self._fingerprint(video_id))
+            with kept or nullcontext(), Spool(Path(temporary), {}) as scratch:
+                summary = self._follow(frames, kept, scratch, progress)
+                yield from _refined(scratch, summary, self.pipeline.estimator, self.config)
 
     def _fingerprint(self, video_id: str) -> dict[str, Any]:
         detector = self.pipeline.detector
@@ -150,7 +151,7 @@ class OfflineTracker:
     def _follow(
         self,
         frames: Iterable[tuple[npt.NDArray[np.uint8], float]],
-        spool: Spool,
+        spool: Spool | None,
         scratch: Spool,
         progress: Callable[[int], None] | None,
     ) -> _Summary:
@@ -186,7 +187,7 @@ class OfflineTracker:
         return summary
 
     def _estimated(
-        self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool
+        self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool | None
     ) -> Iterator[tuple[_Frame, Candidates, Poses]]:
         """Yield each frame with the boxes looked at and the poses found there, keeping the cores busy meanwhile."""
         workers = self.config.workers or _cores()
@@ -208,9 +209,11 @@ class OfflineTracker:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _detections(self, frames: list[_Frame], spool: Spool) -> list[Detections]:
+    def _detections(self, frames: list[_Frame], spool: Spool | None) -> list[Detections]:
         detector = self.pipeline.detector
         assert detector is not None  # noqa: S101  # checked when this was made
+        if spool is None:
+            return detector.predict_batch([f.image for f in frames])
         saved = [spool.load("detections", f.index) for f in frames]
         missing = [f for f, s in zip(frames, saved, strict=True) if s is None]
         found = iter(detector.predict_batch([f.image for f in missing]))
@@ -224,9 +227,9 @@ class OfflineTracker:
             answers.append(fresh)
         return answers
 
-    def _poses(self, frame: _Frame, candidates: Candidates, spool: Spool) -> Poses:
+    def _poses(self, frame: _Frame, candidates: Candidates, spool: Spool | None) -> Poses:
         skeleton = self.pipeline.estimator.skeleton
-        saved = spool.load("poses", frame.index)
+        saved = None if spool is None else spool.load("poses", frame.index)
         if saved is not None and np.array_equal(saved.get("bboxes", ()), candidates.bboxes):
             poses = Poses(
                 keypoints=saved["keypoints"],
@@ -238,13 +241,14 @@ class OfflineTracker:
             )
         else:
             poses = self.pipeline.estimator.predict(frame.image, candidates.bboxes, bbox_scores=candidates.scores)
-            spool.save(
-                "poses",
-                frame.index,
-                bboxes=candidates.bboxes,
-                keypoints=poses.keypoints,
-                keypoint_scores=poses.keypoint_scores,
-            )
+            if spool is not None:
+                spool.save(
+                    "poses",
+                    frame.index,
+                    bboxes=candidates.bboxes,
+                    keypoints=poses.keypoints,
+                    keypoint_scores=poses.keypoint_scores,
+                )
         return replace(poses, frame_index=frame.index, timestamp_s=frame.time_s)
 
     def close(self) -> None:
