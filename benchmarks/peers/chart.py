@@ -1,4 +1,4 @@
-"""The comparison as one SVG: frames per second by number of people, a line a system, a panel a network."""
+"""The comparison as one SVG: people per second by number of people, a line a system, a panel a network."""
 
 from __future__ import annotations
 
@@ -17,13 +17,17 @@ def write_chart(all_cells: list[dict], path: Path) -> None:
     for panel, size in enumerate(sizes):
         cells = [c for c in all_cells if c["size"] == size]
         rates = {
-            n: [(c["people"], 1 / median(c["seconds_per_frame"][n])) for c in cells if n in c["seconds_per_frame"]]
+            n: [
+                (c["people"], c["people"] / median(c["seconds_per_frame"][n]))
+                for c in cells
+                if n in c["seconds_per_frame"]
+            ]
             for n in names
         }
-        highest = max(fps for points in rates.values() for _, fps in points)
+        highest = max(rate for points in rates.values() for _, rate in points)
         x0 = left + panel * (width + left)
         steps = [c["people"] for c in cells]
-        parts.append(f'<text x="{x0}" y="{top - 12}" class="title">RTMPose-{size}: frames per second</text>')
+        parts.append(f'<text x="{x0}" y="{top - 12}" class="title">RTMPose-{size}: people per second</text>')
         for i in range(5):
             y = top + height - height * i / 4
             parts.append(f'<line x1="{x0}" y1="{y:.0f}" x2="{x0 + width}" y2="{y:.0f}" class="grid"/>')
@@ -35,8 +39,8 @@ def write_chart(all_cells: list[dict], path: Path) -> None:
             parts.append(f'<text x="{x:.0f}" y="{top + height + 18}" class="tick" text-anchor="middle">{people}</text>')
         for colour, name in zip(COLOURS, names, strict=False):
             points = [
-                (x0 + width * (steps.index(p) + 0.5) / len(steps), top + height - height * fps / highest)
-                for p, fps in rates[name]
+                (x0 + width * (steps.index(p) + 0.5) / len(steps), top + height - height * rate / highest)
+                for p, rate in rates[name]
             ]
             line = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
             parts.append(f'<polyline points="{line}" fill="none" stroke="{colour}" stroke-width="2.5"/>')

@@ -45,7 +45,6 @@ SYSTEMS = {
     "rtmlib, OpenVINO": ("rtmlib", "openvino"),
     "MMDeploy C++, ONNX Runtime": ("mmdeploy", "onnxruntime"),
 }
-ROUND_S = 0.5  # a round holds whole detector intervals, as many as fill this time on the slowest system
 
 
 class Worker:
@@ -96,10 +95,13 @@ def start_workers(job: dict, options: argparse.Namespace) -> dict[str, Worker]:
 
 
 def compare(size: str, people: int, workers: dict[str, Worker], options: argparse.Namespace) -> dict:
-    """Run the rounds of one cell and return the seconds per frame of every round, by system."""
+    """Run the rounds of one cell and return the seconds per frame of every round, by system.
+
+    A round holds whole intervals of the detector, the same number for all.
+    """
     interval = options.det_interval
     slowest = max(worker.run(2 * interval)["seconds"] for worker in workers.values()) / 2
-    frames = interval * max(1, round(ROUND_S / slowest))
+    frames = interval * max(1, round(options.round_s / slowest))
     seconds = {name: [] for name in workers}
     seen = {}
     for _ in range(options.rounds):
@@ -162,6 +164,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--det-interval", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--round-s", type=float, default=0.5, help="seconds of a round of the slowest system")
     parser.add_argument("--rest", type=float, default=0, help="pause after each round, in lengths of the round")
     parser.add_argument("--detector", type=Path, default=SHARED / "models" / "rtmdet_nano_person_320.onnx")
     parser.add_argument("--networks", type=Path, help="folder that keeps the networks from run to run")
