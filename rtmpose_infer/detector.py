@@ -129,7 +129,7 @@ class PersonDetector:
         self.backend = backend
         self.spec = spec
         self._score_threshold = score_threshold
-        self._iou_threshold = iou_threshold
+        self._iou_threshold = min(iou_threshold, 1.0 if spec.suppression_iou is None else spec.suppression_iou)
         self._label = _label_index(label, spec.class_names)
         self._max_detections = max_detections
         check_input(backend, spec, "the detector")

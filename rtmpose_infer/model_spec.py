@@ -82,6 +82,8 @@ class ModelSpec:
         std: What the difference is divided by, likewise.
         pad_value: Detection and one-stage: grey value of the letterbox's border.
         class_names: Detection: names of the classes, by label; empty where unknown.
+        suppression_iou: Detection: overlap above which the weaker of two boxes is dropped, where this is what is left
+            of a graph that did so itself; None elsewhere.
         padding: Pose: factor by which boxes were enlarged in training.
         split_ratio: Pose: SimCC bins per input pixel.
         skeleton: Pose and one-stage: what the keypoints mean.
@@ -102,6 +104,7 @@ class ModelSpec:
     std: tuple[float, float, float] = _NONE_STD
     pad_value: int = 114
     class_names: tuple[str, ...] = ()
+    suppression_iou: float | None = None
     padding: float = 1.25
     split_ratio: float = 2.0
     skeleton: Skeleton | None = None
@@ -135,6 +138,9 @@ class ModelSpec:
             "split_ratio", "above 0 and below 100", fine=_numbers((self.split_ratio,), 1) and 0 < self.split_ratio < 100
         )
         check("pad_value", "0 to 255", fine=_numbers((self.pad_value,), 1, Integral) and 0 <= self.pad_value <= 255)
+        overlap = self.suppression_iou
+        fine = overlap is None or (_numbers((overlap,), 1) and 0 <= overlap <= 1)
+        check("suppression_iou", "from 0 to 1", fine=fine)
         named = isinstance(self.class_names, tuple) and all(isinstance(name, str) for name in self.class_names)
         check("class_names", "names", fine=named)
         check("skeleton", "a Skeleton", fine=isinstance(self.skeleton, (Skeleton, type(None))))

@@ -208,7 +208,7 @@ def bare_network(model: onnx.ModelProto, spec: ModelSpec) -> tuple[onnx.ModelPro
         spec = dataclasses.replace(spec, head="simcc")
     elif spec.head == "nms":
         outputs = _flattened_maps(graph)
-        spec = dataclasses.replace(spec, head="rtmdet")
+        spec = dataclasses.replace(spec, head="rtmdet", suppression_iou=_suppression_iou(graph))
     elif spec.head not in {"simcc", "rtmdet"}:
         raise ModelError(
             f"a network that ends in {spec.head!r} has no ncnn form; SimCC pose networks and RTMDet have one."
@@ -244,14 +244,27 @@ def _behind_layout(graph: onnx.GraphProto, name: str) -> tuple[str, str]:
             raise ModelError("the model's uint8 input is not cast and transposed first; it has no ncnn form.")
         left.remove(readers[0].op_type)
         name = readers[0].output[0]
-    constants = {tensor.name: tensor for tensor in graph.initializer}
-    constants |= {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+    constants = _constants(graph)
     readers = [node for node in graph.node if name in node.input]
     if len(readers) == 1 and readers[0].op_type == "Gather" and readers[0].input[1] in constants:
         order = numpy_helper.to_array(constants[readers[0].input[1]])
         if order.tolist() == [2, 1, 0]:  # the converter would take the last channel alone
             return readers[0].output[0], "rgb"
     return name, "bgr"
+
+
+def _constants(graph: onnx.GraphProto) -> dict[str, onnx.TensorProto]:
+    found = {tensor.name: tensor for tensor in graph.initializer}
+    return found | {node.output[0]: node.attribute[0].t for node in graph.node if node.op_type == "Constant"}
+
+
+def _suppression_iou(graph: onnx.GraphProto) -> float | None:
+    """Return at which overlap a deploy graph drops the weaker box, which whoever runs the bare network must do too."""
+    constants = _constants(graph)
+    for node in graph.node:
+        if node.op_type == "NonMaxSuppression" and len(node.input) > 3 and node.input[3] in constants:
+            return round(float(numpy_helper.to_array(constants[node.input[3]]).ravel()[0]), 6)
+    return None
 
 
 def _flattened_maps(graph: onnx.GraphProto) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -233,6 +234,15 @@ def test_the_score_threshold_holds(head, threshold):
         FRAME
     )
     np.testing.assert_array_equal(found.scores, everything.scores[everything.scores > threshold])
+
+
+@pytest.mark.parametrize("head", ["rtmdet", "yolox"])
+def test_what_a_graph_suppressed_is_suppressed_when_only_its_network_is_left(head):
+    strict = detector(head, PATHS[head], iou_threshold=0.2).predict(FRAME)
+    whole = detector(head, PATHS[head], iou_threshold=0.9)
+    left = PersonDetector.from_backend(whole.backend, replace(whole.spec, suppression_iou=0.2), iou_threshold=0.9)
+    np.testing.assert_array_equal(left.predict(FRAME).bboxes, strict.bboxes)
+    assert len(whole.predict(FRAME)) > len(strict)
 
 
 @pytest.mark.parametrize("head", PATHS)

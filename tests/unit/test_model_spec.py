@@ -154,6 +154,8 @@ def pose_json(**changes: Any) -> str:
         pose_json(split_ratio=-2),
         pose_json(split_ratio=[2]),
         pose_json(pad_value=256),
+        pose_json(suppression_iou=1.5),
+        pose_json(suppression_iou="much"),
         pose_json(pad_value=float("nan")),
         pose_json(pad_value="grey"),
         pose_json(class_names=[1, 2]),

@@ -117,10 +117,10 @@ def test_the_maps_of_a_detectors_deploy_graph_come_back(tmp_path: Path) -> None:
     from rtmpose_infer.export.onnx_writer import GraphForm, upgrade_model
 
     raw = onnx.load(tiny_rtmdet(tmp_path / "raw.onnx"))
-    form = GraphForm(suppression=Suppression(score_threshold=0.3, iou_threshold=0.65))
+    form = GraphForm(suppression=Suppression(score_threshold=0.3, iou_threshold=0.55))
     deploy, deploy_spec = upgrade_model(raw, DETECTOR_SPEC, form)
     bare, spec = bare_network(deploy, deploy_spec)
-    assert (spec.head, spec.input_format) == ("rtmdet", "nchw_float32")
+    assert (spec.head, spec.input_format, spec.suppression_iou) == ("rtmdet", "nchw_float32", 0.55)
     planes = np.random.default_rng(1).uniform(0, 255, (1, 3, SIZE, SIZE)).astype(np.float32)
     for ours, source in zip(run(bare, {bare.graph.input[0].name: planes}), run(raw, {"input": planes}), strict=True):
         np.testing.assert_allclose(ours, source, rtol=1e-4, atol=1e-4)
