@@ -404,6 +404,7 @@ def _velocity(ends: list[tuple[float, npt.NDArray[np.float32]]]) -> npt.NDArray[
 def _refined(scratch: Spool, summary: _Summary, estimator: PoseEstimator, config: OfflineConfig) -> Iterator[Poses]:
     """Join and smooth the tracks, block by block; ids are numbered from 1 in the order of first appearance."""
     chances = estimator.calibration
+    workers = config.workers or _cores()
     becomes = joined_ids(summary.pieces(), longest_gap_s=config.longest_gap_s)
     final: dict[int, int] = {}
     times = np.array(summary.times_s)
@@ -414,7 +415,7 @@ def _refined(scratch: Spool, summary: _Summary, estimator: PoseEstimator, config
         low = int(np.searchsorted(times, times[start] - reach_s))
         high = int(np.searchsorted(times, times[stop - 1] + reach_s, side="right"))
         cache = {i: cache.get(i) or _loaded(scratch, i, becomes) for i in range(low, high)}
-        smooth = _smoothed(cache, times, config.smoothing_s) if config.smoothing_s else {}
+        smooth = _smoothed(cache, times, config.smoothing_s, workers=workers) if config.smoothing_s else {}
         for index in range(start, stop):
             data = cache[index]
             ids = data["track_ids"]
@@ -447,19 +448,23 @@ def _loaded(scratch: Spool, index: int, becomes: dict[int, int]) -> dict[str, np
 
 
 def _smoothed(
-    frames: dict[int, dict[str, npt.NDArray[Any]]], times_s: npt.NDArray[np.float64], width_s: float
+    frames: dict[int, dict[str, npt.NDArray[Any]]], times_s: npt.NDArray[np.float64], width_s: float, *, workers: int
 ) -> dict[tuple[int, int], npt.NDArray[np.float32]]:
     rows: dict[int, list[tuple[int, int]]] = {}
     for index, data in frames.items():
         for row, track_id in enumerate(data["track_ids"].tolist()):
             rows.setdefault(track_id, []).append((index, row))
-    smooth = {}
-    for track_id, places in rows.items():
+
+    def one(track_id: int) -> npt.NDArray[np.float32]:
+        places = rows[track_id]
         keypoints = np.stack([frames[i]["keypoints"][r] for i, r in places])
         scores = np.stack([frames[i]["keypoint_scores"][r] for i, r in places])
-        times = times_s[[i for i, _ in places]]
-        for (index, _), pose in zip(places, smooth_two_way(keypoints, scores, times, width_s=width_s), strict=True):
-            smooth[track_id, index] = pose
+        return smooth_two_way(keypoints, scores, times_s[[i for i, _ in places]], width_s=width_s)
+
+    smooth: dict[tuple[int, int], npt.NDArray[np.float32]] = {}
+    with ThreadPoolExecutor(workers, thread_name_prefix="rtmpose-smoothing") as pool:
+        for track_id, poses in zip(rows, pool.map(one, rows), strict=True):
+            smooth |= {(track_id, index): pose for (index, _), pose in zip(rows[track_id], poses, strict=True)}
     return smooth
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.association import match
-from rtmpose_infer.geometry import clip_boxes, iou_matrix
+from rtmpose_infer.geometry import clip_boxes, iou_matrix, nms
 
 if TYPE_CHECKING:
     from rtmpose_infer.results import Detections
@@ -28,6 +28,7 @@ Floats = npt.NDArray[np.float32]
 _LONGEST_GAP = 3  # key frames a person may be missed by the detector and still be linked
 _NEAR = 0.6  # standard deviation of a person's place after one key interval, in body sizes
 _LEAST_LIKENESS = 0.15
+_SAME_BOX = 0.8  # overlap from which a second crop would show nothing new
 _CROWD = 4  # people from which what they have in common tells of the camera
 
 
@@ -126,7 +127,9 @@ class KeyLinker:
         """Return the boxes for one frame; the key frames around it must have been added."""
         boxes, scores, chains = [], [], []
         for chain in self._chains:
-            if chain.keys[0] - self.interval < frame_index < chain.keys[-1] + self.interval:
+            # Whoever was seen once may be nobody; looking for them all the way to both neighbours costs more than it finds.
+            reach = self.interval if len(chain.keys) > 1 else (self.interval + 1) // 2
+            if chain.keys[0] - reach < frame_index < chain.keys[-1] + reach:
                 box, score = _box_at(chain, frame_index)
                 boxes.append(box)
                 scores.append(score)
@@ -135,7 +138,9 @@ class KeyLinker:
             return Candidates(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
         clipped = clip_boxes(np.stack(boxes).astype(np.float32), frame_size_wh)
         solid = (clipped[:, 2] - clipped[:, 0] > 2) & (clipped[:, 3] - clipped[:, 1] > 2)
-        return Candidates(clipped[solid], np.array(scores, np.float32)[solid], np.array(chains)[solid])
+        clipped, sure, numbers = clipped[solid], np.array(scores, np.float32)[solid], np.array(chains)[solid]
+        kept = np.sort(nms(clipped, sure, iou_threshold=_SAME_BOX))
+        return Candidates(clipped[kept], sure[kept], numbers[kept])
 
     def forget_before(self, frame_index: int) -> None:
         """Drop what no frame from ``frame_index`` on can need."""
