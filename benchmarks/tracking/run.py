@@ -44,8 +44,8 @@ NOISES = {"none": world.NONE, "moderate": world.MODERATE, "heavy": world.HEAVY}
 VARIANTS = ("plain", "dropped", "third", "cuts")
 PACKAGES = ("rtmlib", "trackers", "motrics", "numpy")
 HEAD = "IDF1 | HOTA | MOTA | switches | fragm. | reused ids | IDF1 by box | detector calls | poses"
-# What --readme publishes: noise, variant, detector intervals; no peer is needed to see what is lost when nothing is hard.
-PUBLISHED = (("moderate", "plain", ["5", "auto"]), ("none", "plain", ["1"]))
+# What --readme publishes: noise, variant, detector intervals, contestants. What is lost when nothing is hard needs no peer.
+PUBLISHED = (("moderate", "plain", ["5", "auto"], list(CONTESTANTS)), ("none", "plain", ["1"], [OURS]))
 TITLES = {
     "plain": "",
     "dropped": ", a fifth of the frames dropped at random",
@@ -177,7 +177,7 @@ def write_readme(options: argparse.Namespace) -> None:
     before, _, rest = path.read_text(encoding="utf-8").partition("<!-- results: run.py --readme -->")
     _, _, after = rest.partition("<!-- end of results -->")
     sections = []
-    for noise, variant, intervals in PUBLISHED:
+    for noise, variant, intervals, options.contestants in PUBLISHED:
         results = run(options, noise, variant, intervals)
         sections.append(f"**{noise.capitalize()} noise{TITLES[variant]}**\n\n{table(results)}")
     body = "\n\n".join(sections) + f"\n\nSeeds {', '.join(map(str, options.seed))}; {_versions()}."

@@ -487,3 +487,24 @@ def test_auto_detects_right_after_a_cut() -> None:
     assert len(results[24]) == 3
     assert len(results[27]) == 3
     assert not set(results[24].track_ids) & set(results[27].track_ids)
+
+
+def test_people_keep_their_ids_when_the_camera_jerks() -> None:
+    def scene(frame: int) -> list[Person]:
+        shift = 110 if frame >= 10 else 0  # almost to where the next one stood, on a frame with a detection
+        return [standing(x + shift, y, 100, 250) for x, y in ((100, 90), (240, 130), (390, 70), (560, 110))]
+
+    results = Stage().play(scene, 20)
+    for place, person in enumerate(scene(19)):
+        assert id_at(results[19], person) == id_at(results[5], scene(5)[place])
+
+
+def test_someone_of_another_size_who_appears_where_a_person_vanished_is_new() -> None:
+    def scene(frame: int) -> list[Person]:
+        if frame < 15:
+            return [standing(400, 100, 100, 250)]
+        return [] if frame < 30 else [standing(410, 150, 60, 150)]
+
+    results = Stage().play(scene, 40)
+    assert results[10].track_ids.tolist() == [1]
+    assert results[39].track_ids.tolist() == [2]
