@@ -179,7 +179,8 @@ def write_readme(options: argparse.Namespace) -> None:
     sections = []
     for noise, variant, intervals, options.contestants in PUBLISHED:
         results = run(options, noise, variant, intervals)
-        sections.append(f"**{noise.capitalize()} noise{TITLES[variant]}**\n\n{table(results)}")
+        amount = {"none": "No"}.get(noise, noise.capitalize())
+        sections.append(f"**{amount} noise{TITLES[variant]}**\n\n{table(results)}")
     body = "\n\n".join(sections) + f"\n\nSeeds {', '.join(map(str, options.seed))}; {_versions()}."
     path.write_text(
         f"{before}<!-- results: run.py --readme -->\n\n{body}\n\n<!-- end of results -->{after}", encoding="utf-8"
