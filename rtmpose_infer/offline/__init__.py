@@ -2,7 +2,7 @@
 
 Online, every frame must be answered before the next one comes. A file has no deadline, so here: the detector sees key
 frames only, boxes in between are interpolated from both sides, both networks run one frame per core instead of one
-frame on all cores (which small networks cannot fill), identities are joined over gaps once the whole video is known,
+frame on all cores (which small networks cannot fill), identities can be joined over gaps once the whole video is known,
 and joints are smoothed with the frames that follow, so without lag. Results are the same ``Poses`` as online, in order.
 
 Memory is bounded: a few key intervals of frames, and everything else on disk (see ``spool``).
@@ -23,7 +23,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rtmpose_infer.association import match
 from rtmpose_infer.errors import InputError
+from rtmpose_infer.geometry import iou_matrix
 from rtmpose_infer.offline.linking import Candidates, KeyLinker
 from rtmpose_infer.offline.refining import Piece, joined_ids, smooth_two_way
 from rtmpose_infer.offline.spool import Spool
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
 
 __all__ = ["OfflineConfig", "OfflineTracker"]
 
+_OWN_OVERLAP = 0.3  # of an expected box, from which a box to look in is the track's own
 _LOOKAHEAD = 2  # key frames known beyond a frame before its boxes are decided
 _KEYS_PER_CALL = 2
 _SMOOTHING_REACH_S = 4  # standard deviations of the window that are read before and after a block
@@ -54,14 +57,15 @@ class OfflineConfig:
 
     Attributes:
         key_interval: Run the detector on every n-th frame.
-        longest_gap_s: A person who comes back within this time, where expected, keeps the id.
+        longest_gap_s: Join tracks over gaps up to this, beyond what ``tracker.track_lost_s`` joins anyway. For scenes
+            with few people; where many come and go, a wrong join costs more than a missed one.
         smoothing_s: Standard deviation of the two-way smoothing window in seconds; 0 leaves the joints as they are.
         workers: Frames in the networks at once; None: one for each core.
         tracker: What counts as a person; its ``det_interval`` and ``smoothing`` do not apply here.
     """
 
     key_interval: int = 5
-    longest_gap_s: float = 3.0
+    longest_gap_s: float = 0.0
     smoothing_s: float = 0.05
     workers: int | None = None
     tracker: TrackerConfig = TrackerConfig(smoothing=None)  # noqa: RUF009  # frozen
@@ -157,20 +161,25 @@ class OfflineTracker:
     ) -> _Summary:
         """Run both networks over the video and give every frame's people an id; keep them in ``scratch``."""
         skeleton = self.pipeline.estimator.skeleton
-        tracker = Tracker(skeleton, replace(self.config.tracker, smoothing=None, det_interval=1))
+        config = replace(self.config.tracker, smoothing=None, det_interval=1)
+        tracker = Tracker(skeleton, config)
         summary = _Summary()
-        owners: dict[int, int] = {}
         for frame, candidates, poses in self._estimated(frames, spool):
+            known = tracker.propose(None, timestamp_s=frame.time_s, frame_size_wh=frame.size_wh)
+            overlap = iou_matrix(candidates.bboxes, known.bboxes)
+            rows, cols = match(overlap, overlap > _OWN_OVERLAP)
+            owners = np.zeros(len(candidates.bboxes), np.int64)
+            owners[rows] = known.track_ids[cols]
+            # A box of nobody's that all but covers somebody's shows that person once more.
+            kept = (owners > 0) | ~(overlap > config.iou_threshold).any(axis=1)
             proposals = Proposals(
-                bboxes=candidates.bboxes,
-                bbox_scores=candidates.scores,
-                track_ids=np.array([owners.get(chain, 0) for chain in candidates.chains.tolist()], np.int64),
-                detected=np.full(len(candidates.bboxes), frame.index % self.config.key_interval == 0),
+                bboxes=candidates.bboxes[kept],
+                bbox_scores=candidates.scores[kept],
+                track_ids=owners[kept],
+                detected=candidates.detected[kept],
             )
-            tracked = tracker.update(
-                proposals, poses, timestamp_s=frame.time_s, detected=frame.index % self.config.key_interval == 0
-            )
-            owners = _owners(candidates, poses, tracked)
+            is_key = frame.index % self.config.key_interval == 0
+            tracked = tracker.update(proposals, poses[kept], timestamp_s=frame.time_s, detected=is_key)
             scratch.save(
                 "frame",
                 frame.index,
@@ -346,18 +355,6 @@ class _Schedule:
             candidates = self._linker.candidates(frame.index, frame.size_wh)
             self._estimating.append((frame, candidates, self._estimate(frame, candidates)))
         self._linker.forget_before(last + 1)
-
-
-def _owners(candidates: Candidates, poses: Poses, tracked: Poses) -> dict[int, int]:
-    """Return the track that each chain's pose went to: in the next frame that chain's box is the track's own."""
-    same = (poses.keypoints_raw[:, None] == tracked.keypoints_raw[None]) | (
-        np.isnan(poses.keypoints_raw[:, None]) & np.isnan(tracked.keypoints_raw[None])
-    )
-    rows, people = np.nonzero(same.all(axis=(2, 3)))
-    ids = np.asarray(tracked.track_ids)[people]
-    # One track has one own box; of two boxes with the very same pose the first counts.
-    _, first = np.unique(ids, return_index=True)
-    return dict(zip(candidates.chains[rows[first]].tolist(), ids[first].tolist(), strict=True))
 
 
 class _Summary:

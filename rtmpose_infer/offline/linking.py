@@ -39,19 +39,18 @@ class Candidates:
     Attributes:
         bboxes: (M, 4) float32 in frame pixels.
         scores: (M,) float32, of the detections they come from.
-        chains: (M,) int64 number of the chain of linked detections that each box belongs to.
+        detected: (M,) bool, whether the detector found this very box in this frame.
     """
 
     bboxes: Floats
     scores: Floats
-    chains: npt.NDArray[np.int64]
+    detected: npt.NDArray[np.bool_]
 
 
 @dataclass
 class _Chain:
     """One person's boxes at key frames, and how everybody moved (per frame) when the person was first seen."""
 
-    number: int
     drift: Floats
     keys: list[int] = field(default_factory=list)
     boxes: list[Floats] = field(default_factory=list)
@@ -89,7 +88,6 @@ class KeyLinker:
     def __init__(self, interval: int) -> None:
         self.interval = interval
         self._chains: deque[_Chain] = deque()
-        self._begun = 0
         self._drift = np.zeros(4, np.float32)
 
     def add(self, frame_index: int, detections: Detections) -> None:
@@ -104,10 +102,9 @@ class KeyLinker:
         self._drift = np.median(moving, axis=0).astype(np.float32) if len(moving) >= _CROWD else np.zeros(4, np.float32)
         for col in range(len(detections)):
             if col not in linked:
-                chain = _Chain(self._begun, self._drift)
+                chain = _Chain(self._drift)
                 chain.append(frame_index, detections, col)
                 self._chains.append(chain)
-                self._begun += 1
 
     def _links(self, chains: list[_Chain], frame_index: int, bboxes: Floats) -> list[tuple[int, int]]:
         """Return which chain (row) goes on with which detection (column)."""
@@ -125,7 +122,7 @@ class KeyLinker:
 
     def candidates(self, frame_index: int, frame_size_wh: tuple[int, int]) -> Candidates:
         """Return the boxes for one frame; the key frames around it must have been added."""
-        boxes, scores, chains = [], [], []
+        boxes, scores, detected = [], [], []
         for chain in self._chains:
             # Whoever was seen once may be nobody; looking for them all the way to both neighbours costs more than it finds.
             reach = self.interval if len(chain.keys) > 1 else (self.interval + 1) // 2
@@ -133,14 +130,14 @@ class KeyLinker:
                 box, score = _box_at(chain, frame_index)
                 boxes.append(box)
                 scores.append(score)
-                chains.append(chain.number)
+                detected.append(frame_index in chain.keys)
         if not boxes:
-            return Candidates(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+            return Candidates(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, bool))
         clipped = clip_boxes(np.stack(boxes).astype(np.float32), frame_size_wh)
         solid = (clipped[:, 2] - clipped[:, 0] > 2) & (clipped[:, 3] - clipped[:, 1] > 2)
-        clipped, sure, numbers = clipped[solid], np.array(scores, np.float32)[solid], np.array(chains)[solid]
+        clipped, sure, found = clipped[solid], np.array(scores, np.float32)[solid], np.array(detected, bool)[solid]
         kept = np.sort(nms(clipped, sure, iou_threshold=_SAME_BOX))
-        return Candidates(clipped[kept], sure[kept], numbers[kept])
+        return Candidates(clipped[kept], sure[kept], found[kept])
 
     def forget_before(self, frame_index: int) -> None:
         """Drop what no frame from ``frame_index`` on can need."""

@@ -64,7 +64,7 @@ def joined_ids(pieces: list[Piece], *, longest_gap_s: float) -> dict[int, int]:
     away = np.linalg.norm(ahead - back, axis=2) / size / (_PLACE_SPREAD * np.sqrt(np.maximum(gaps, 1 / 30)) + 0.15)
     grown = np.log(sizes_first[None] / sizes_last[:, None]) / _SIZE_SPREAD
     likeness = np.exp(-(away**2 + grown**2) / 2).astype(np.float32)
-    rows, cols = match(likeness, possible & (likeness > 0.15))
+    rows, cols = match(likeness, possible & (likeness > 0.6))
     becomes = {p.track_id: p.track_id for p in pieces}
     for col, row in sorted(zip(cols.tolist(), rows.tolist(), strict=True)):  # by start, so chains resolve forward
         becomes[pieces[col].track_id] = becomes[pieces[row].track_id]
