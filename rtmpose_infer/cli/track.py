@@ -110,7 +110,8 @@ def track(  # one parameter an option
     boxes: Annotated[bool, typer.Option(help="Draw people's boxes.")] = False,
     picture_rate: Annotated[float, typer.Option(help="Frames per second that a folder of pictures stands for.")] = 30.0,
     offline: Annotated[
-        bool, typer.Option("--offline", help="Look at the whole video first: faster and better, but nothing live.")
+        bool,
+        typer.Option("--offline", help="Look at the whole video first: faster, steadier and nearer, but nothing live."),
     ] = False,
     work_dir: Annotated[
         Path | None,

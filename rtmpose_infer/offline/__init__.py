@@ -1,4 +1,4 @@
-"""Tracking a whole video with knowledge of the future: faster and better than frame by frame.
+"""Tracking a whole video with knowledge of the future: faster, steadier and nearer than frame by frame.
 
 Online, every frame must be answered before the next one comes. A file has no deadline, so here: the detector sees key
 frames only, boxes in between are interpolated from both sides, both networks run one frame per core instead of one
