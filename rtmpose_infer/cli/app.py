@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import Annotated
 
 import typer
@@ -31,6 +32,7 @@ def _version(*, wanted: bool) -> None:
 
 @app.callback()
 def _common(
+    context: typer.Context,
     verbose: Annotated[
         int, typer.Option("--verbose", "-v", count=True, help="Say what is done; twice: every detail.")
     ] = 0,
@@ -41,7 +43,9 @@ def _common(
     """Set up what every command shares."""
     level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    logging.getLogger("rtmpose_infer").setLevel(level)
+    logger = logging.getLogger("rtmpose_infer")
+    context.call_on_close(partial(logger.setLevel, logger.level))  # a program that calls the commands keeps its own
+    logger.setLevel(level)
 
 
 app.command("track")(track.track)
