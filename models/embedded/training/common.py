@@ -96,14 +96,17 @@ def _depthwise(parameter: Tensor) -> bool:
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
-    """Return the nearest semi-orthogonal matrices, roughly, for a stack `[n, rows, columns]`."""
+    """Return the nearest semi-orthogonal matrices, roughly, for a stack `[n, rows, columns]`.
+
+    Eight bits of mantissa are enough for it, and processors that multiply bfloat16 take half the time.
+    """
     tall = matrices.shape[1] > matrices.shape[2]
-    x = matrices.mT if tall else matrices
+    x = (matrices.mT if tall else matrices).bfloat16()
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-12)
     for _ in range(steps):
         gram = x @ x.mT
         x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
-    return x.mT if tall else x
+    return (x.mT if tall else x).to(matrices.dtype)
 
 
 def learning_rate(progress: float, peak: float, *, warmup: float = 0.01, flat: float = 0.4) -> float:

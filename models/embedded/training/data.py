@@ -26,6 +26,8 @@ CROP_WH = (180, 240)
 PADDING = 1.25
 FLIP_PAIRS = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 TEACHER_SCORE_THRESHOLD = 0.35
+UPPER_BODY = np.arange(17) < 11  # face and arms
+MIN_HALF_BODY_JOINTS = 4
 
 
 def pack_pose(shared: Path, work: Path) -> None:
@@ -103,6 +105,8 @@ class PoseCrops:
         weights = np.empty((size, 17), np.float32)
         for row, index in enumerate(chosen):
             x0, y0, x1, y1 = self.boxes[index]
+            if rng.random() < 0.25 * strength:
+                x0, y0, x1, y1 = self._half_body(index, rng)
             box_w, box_h = max(x1 - x0, 1.0), max(y1 - y0, 1.0)
             crop_w = PADDING * max(box_w, box_h * width / height)
             crop_w *= np.exp(strength * rng.normal(0, 0.13))
@@ -125,6 +129,19 @@ class PoseCrops:
                 images[row, top : top + hole[1], left : left + hole[0]] = rng.integers(0, 256, 3)
         inside = ((points > -0.5) & (points < np.array(input_wh) - 0.5)).all(-1)
         return colour_jitter(images, rng, strength), points, weights * inside
+
+    def _half_body(self, index: int, rng: np.random.Generator) -> np.ndarray:
+        """Return a box around the joints above or below the hips, or the whole person where few are labelled.
+
+        People who are cut off by the picture's edge or a table are as common as whole ones.
+        """
+        half = UPPER_BODY if rng.random() < 0.6 else ~UPPER_BODY
+        points = self.points[index][half & (self.weights[index] > 0)]
+        if len(points) < MIN_HALF_BODY_JOINTS:
+            return self.boxes[index]
+        low, high = points.min(0), points.max(0)
+        centre, size = (low + high) / 2, np.maximum(1.2 * (high - low), 24)
+        return np.concatenate([centre - size / 2, centre + size / 2])
 
 
 class Pictures:

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 import torch
-from common import Muon, Run, learning_rate, log, network_input, save_compact
+from common import Muon, Run, learning_rate, load_compact, log, network_input, save_compact
 from data import CHECKOUT, Pictures, prefetch
 from evaluate import STRIDES, DetectorValidation
 from torch import Tensor, nn
@@ -155,6 +155,17 @@ def calibrate(net: nn.Module, teacher: Teacher, x: Tensor) -> None:
         net.bbox_head.rtm_reg[level].bias.copy_(values[f"reg{level}"].mean((0, 2, 3)) / stride)
 
 
+def freeze_norms(net: nn.Module) -> None:
+    """Let every batch norm use its running statistics.
+
+    The statistics of a few small maps differ so much from batch to batch that features normalised by them cannot come
+    closer to the teacher's, which are normalised by fixed ones.
+    """
+    for module in net.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eval()
+
+
 def hint_loss(mine: Tensor, teacher: Tensor) -> Tensor:
     """Return the unexplained share of the teacher's variance, averaged over channels."""
     error = (mine - teacher).square().mean((0, 2, 3))
@@ -184,9 +195,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--shared", type=Path, default=CHECKOUT.parent / "shared")
     parser.add_argument("--work", type=Path, default=CHECKOUT.parent / "training")
+    parser.add_argument("--init", type=Path, help="compact checkpoint to start from")
+    parser.add_argument("--input", type=int, default=INPUT_WH[0], help="side of the training canvas, a multiple of 32")
     parser.add_argument("--minutes", type=float, default=35)
+    parser.add_argument("--flat", type=float, default=0.4, help="share of the run before the rate falls")
     parser.add_argument("--alone-share", type=float, default=0.45, help="share with each stage by itself")
     parser.add_argument("--batch", type=int, default=4)
+    parser.add_argument("--frozen-norms", action="store_true", help="normalise by the running statistics, as the teacher")
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--ema", type=float, default=0.99)
     parser.add_argument("--threads", type=int, default=1)
@@ -198,6 +213,8 @@ def main() -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
     net = build_detector().to(device, memory_format=torch.channels_last)
+    if options.init is not None:
+        net.load_state_dict(load_compact(options.init))
     path = options.work / f"{options.name}.pt"
     run = Run(net, Muon(net), path, seconds=60 * options.minutes, ema_decay=options.ema)
     resumed = run.resume()
@@ -205,7 +222,7 @@ def main() -> None:
     pictures = Pictures(options.work)
     teacher_path = options.shared / "models" / "rtmdet_nano_person_640_raw.onnx"
     teacher = Teacher(teacher_path, tuple(FEATURES) if run.progress < options.alone_share else LATE_FEATURES)
-    if not resumed:
+    if not resumed and options.init is None:
         x = network_input(pictures.batch(rng, 32, INPUT_WH, 1.0), device, rgb=False)
         calibrate(net, Teacher(teacher_path, activated=False), x)
     validation = DetectorValidation(options.shared / "data" / "coco_val_dev", INPUT_WH)
@@ -217,20 +234,23 @@ def main() -> None:
         return [m.cpu().numpy() for m in logits], [m.cpu().numpy() for m in distances]
 
     def make() -> tuple[Tensor, dict[str, Tensor]]:
-        x = network_input(pictures.batch(rng, options.batch, INPUT_WH, 1.0), device, rgb=False)
+        canvas = (options.input, options.input)
+        x = network_input(pictures.batch(rng, options.batch, canvas, 1.0), device, rgb=False)
         return x, teacher(x)
 
     recent: list[list[float]] = []
     next_report, next_validation = time.monotonic() + 30, time.monotonic() + 240
     for x, target in prefetch(make):
         net.train()
+        if options.frozen_norms:
+            freeze_norms(net)
         alone = run.progress < options.alone_share
         mine = student_features(net, x, target if alone else None)
         hinted = FEATURES if alone else LATE_FEATURES
         hints = {name: hint_loss(mine[name], target[name]) for name in hinted}
         score, box = map_losses(mine, target)
         loss = (1.0 if alone else 0.1) * sum(hints.values()) + score + 2 * box
-        run.update(loss, learning_rate(run.progress, options.rate))
+        run.update(loss, learning_rate(run.progress, options.rate, flat=options.flat))
         if recent and len(recent[0]) != 2 + len(hints):
             recent.clear()
         recent.append([score.item(), box.item(), *(h.item() for h in hints.values())])
@@ -245,7 +265,7 @@ def main() -> None:
             )
             recent.clear()
             next_report = time.monotonic() + 60
-        if (not alone and time.monotonic() > next_validation) or done:
+        if time.monotonic() > next_validation or done:
             figures = validation(predict)
             log(" validation " + " ".join(f"{k} {v:.3f}" for k, v in figures.items()), log_path)
             run.save()

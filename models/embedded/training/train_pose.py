@@ -182,12 +182,14 @@ def train(rank: int, options: argparse.Namespace) -> None:
     for x, labels, hints in prefetch(make):
         net.train()
         alone = hints is not None and run.step < options.alone_steps
-        features = net.features(x, hints if alone else None)
+        with torch.autocast(device.type, dtype=torch.bfloat16):
+            features = net.features(x, hints if alone else None)
+            simcc_x, simcc_y, maps = net.heads(features)
+        simcc_x, simcc_y, maps = simcc_x.float(), simcc_y.float(), [m.float() for m in maps]
         hint = torch.zeros(())
         if hints is not None:
             fade = 1.0 if alone else max(0.0, 1 - run.step / options.hint_steps)
-            hint = fade * sum(hint_loss(features[name], hints[name]) for name in BACKBONE_FEATURES)
-        simcc_x, simcc_y, maps = net.heads(features)
+            hint = fade * sum(hint_loss(features[name].float(), hints[name]) for name in BACKBONE_FEATURES)
         narrow = options.sigma_end * input_wh[1]
         sigma = narrow * (options.sigma_start / options.sigma_end) ** (1 - min(run.progress / 0.7, 1.0))
         simcc = simcc_loss(simcc_x, labels.points[..., 0], labels.weights, sigma)

@@ -1,0 +1,83 @@
+"""The embedded networks on the real photographs of scikit-image, so that their accuracy is asserted on any machine.
+
+The places of joints were read off the photographs by eye, with a grid laid over them.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+pytest.importorskip("onnxruntime", reason="the embedded networks are run with ONNX Runtime")
+data = pytest.importorskip("skimage.data", reason="the photographs come with the demo extra")
+
+from rtmpose_infer import PersonDetector, PoseEstimator, PoseTracker  # noqa: E402
+from rtmpose_infer.geometry import iou_matrix  # noqa: E402
+from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE  # noqa: E402
+
+ASTRONAUT_BOX = (10.0, 12.0, 365.0, 512.0)
+ASTRONAUT = {  # a woman in a space suit, facing the camera, cut off at the hips
+    "nose": (226, 126),
+    "left_eye": (247, 103),
+    "right_eye": (204, 100),
+    "left_ear": (275, 124),
+    "right_ear": (177, 120),
+    "left_shoulder": (324, 272),
+    "right_shoulder": (97, 265),
+}
+CAMERAMAN_BOX = (0.0, 62.0, 295.0, 512.0)
+CAMERAMAN = {  # a man in a dark coat, bent over a tripod, seen from his right side
+    "nose": (252, 161),
+    "right_eye": (240, 145),
+    "right_shoulder": (95, 172),
+}
+
+
+def astronaut() -> np.ndarray:
+    return np.ascontiguousarray(data.astronaut()[:, :, ::-1])
+
+
+def cameraman() -> np.ndarray:
+    return cv2.cvtColor(data.camera(), cv2.COLOR_GRAY2BGR)
+
+
+@pytest.mark.parametrize(
+    ("photograph", "box"), [(astronaut, ASTRONAUT_BOX), (cameraman, CAMERAMAN_BOX)], ids=["astronaut", "cameraman"]
+)
+def test_the_detector_finds_the_person_and_nobody_else(photograph, box):
+    with PersonDetector(DEFAULT_DETECTOR) as detector:
+        found = detector.predict(photograph())
+    assert len(found) == 1
+    assert iou_matrix(found.bboxes, np.array([box], np.float32))[0, 0] > 0.8
+
+
+@pytest.mark.parametrize(
+    ("photograph", "box", "joints", "tolerance"),
+    [(astronaut, ASTRONAUT_BOX, ASTRONAUT, 0.06), (cameraman, CAMERAMAN_BOX, CAMERAMAN, 0.06)],
+    ids=["astronaut", "cameraman"],
+)
+def test_joints_are_where_the_eye_sees_them(photograph, box, joints, tolerance):
+    with PoseEstimator(DEFAULT_POSE) as estimator:
+        (person,) = estimator.predict(photograph(), bboxes_xyxy=np.array([box], np.float32))
+    height = box[3] - box[1]
+    names = person.skeleton.keypoints
+    for joint, place in joints.items():
+        distance = np.linalg.norm(person.keypoints[0, names.index(joint)] - place)
+        assert distance < tolerance * height, f"{joint} is {distance:.0f} px from its place"
+
+
+def test_a_tracker_without_any_argument_finds_the_same_face():
+    with PoseTracker() as tracker:
+        for _ in range(3):
+            poses = tracker(astronaut())
+    (person,) = poses
+    names = person.skeleton.keypoints
+    for joint in ("nose", "left_eye", "right_eye"):
+        distance = np.linalg.norm(person.keypoints[0, names.index(joint)] - ASTRONAUT[joint])
+        assert distance < 0.06 * (ASTRONAUT_BOX[3] - ASTRONAUT_BOX[1])
+
+
+def test_an_empty_wall_holds_nobody():
+    with PersonDetector(DEFAULT_DETECTOR) as detector:
+        assert len(detector.predict(np.ascontiguousarray(data.brick()[..., None].repeat(3, axis=2)))) == 0
