@@ -211,17 +211,22 @@ def _ending(model: ModelFile) -> str:
 def _is_installed(name: str) -> bool:
     package = _ADAPTERS[name][1]
     # A module that is loaded may have no spec to be found; None there means: not to be imported.
-    return sys.modules[package] is not None if package in sys.modules else importlib.util.find_spec(package) is not None
+    if package in sys.modules:
+        return sys.modules[package] is not None
+    spec = importlib.util.find_spec(package)
+    return spec is not None and spec.origin is not None  # a folder that only bears the name has no origin
 
 
 def _load(name: str, model: ModelFile, config: BackendConfig) -> Backend:
     module, _, endings = _ADAPTERS[name]
-    if _ending(model) not in endings:
-        if not _is_installed(name):
-            raise BackendUnavailableError(
-                f"{name} is not installed: pip install 'rtmpose-infer[{_EXTRAS[name]}]'. (It reads "
-                f"{' and '.join(endings)} files, and {model.name} is none.)"
-            )
+    readable = _ending(model) in endings
+    if not _is_installed(name):
+        or_cuda = " (or [gpu] for CUDA)" if name == "onnxruntime" else ""
+        also = "" if readable else f" (It reads {' and '.join(endings)} files, and {model.name} is none.)"
+        raise BackendUnavailableError(
+            f"{name} is not installed: pip install 'rtmpose-infer[{_EXTRAS[name]}]'{or_cuda}.{also}"
+        )
+    if not readable:
         others = [other for other, (_, _, theirs) in _ADAPTERS.items() if _ending(model) in theirs]
         hint = "`rtmpose export model.onnx -o model.param` makes one" if ".param" in endings else "export it as ONNX"
         raise ModelError(

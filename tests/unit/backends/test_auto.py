@@ -158,6 +158,16 @@ def test_a_missing_runtime_names_its_extra_in_one_line(
     assert isinstance(caught.value, ImportError)
 
 
+def test_a_folder_that_only_bears_a_runtimes_name_is_no_runtime(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "onnxruntime").mkdir()
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
+    with pytest.raises(BackendUnavailableError, match=r"rtmpose-infer\[cpu\]"):
+        load_backend(ONNX, backend="onnxruntime")
+
+
 def test_a_missing_runtime_names_its_extra_before_it_complains_of_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ncnn", None)
     with pytest.raises(BackendUnavailableError, match=r"pip install 'rtmpose-infer\[ncnn\]'.*model\.onnx is none"):
