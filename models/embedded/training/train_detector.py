@@ -201,7 +201,9 @@ def main() -> None:
     parser.add_argument("--flat", type=float, default=0.4, help="share of the run before the rate falls")
     parser.add_argument("--alone-share", type=float, default=0.45, help="share with each stage by itself")
     parser.add_argument("--batch", type=int, default=4)
-    parser.add_argument("--frozen-norms", action="store_true", help="normalise by the running statistics, as the teacher")
+    parser.add_argument(
+        "--frozen-norms", action="store_true", help="normalise by the running statistics, as the teacher"
+    )
     parser.add_argument("--rate", type=float, default=4e-3)
     parser.add_argument("--ema", type=float, default=0.99)
     parser.add_argument("--threads", type=int, default=1)
