@@ -2,7 +2,8 @@
 
 The weights are stored as float16 behind a cast to float32: runtimes fold the casts when they load the file, so the
 arithmetic and its speed are those of float32 while the file is half as large. The files for ncnn, which reads no ONNX, are
-made of these and belong to them; `pnnx` makes them.
+made of these and belong to them; `pnnx` makes them. The pose network carries how likely joints of a score are right, fitted
+on the validation pictures, from which it learnt nothing else.
 """
 
 from __future__ import annotations
@@ -10,17 +11,22 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+import cv2
 import numpy as np
 import onnx
 from common import load_compact
 from data import CHECKOUT, PADDING
 from onnx import TensorProto, helper, numpy_helper
 
+from rtmpose_infer.estimator import PoseEstimator
+from rtmpose_infer.evaluation.calibration import calibration_samples, fit_calibration, write_calibrated
+from rtmpose_infer.evaluation.pose import load_annotations
 from rtmpose_infer.export.architecture import read_architecture
 from rtmpose_infer.export.deploy_graph import Suppression
 from rtmpose_infer.export.describe import describe_network
 from rtmpose_infer.export.ncnn import ncnn_from_onnx
 from rtmpose_infer.export.onnx_writer import GraphForm, write_network
+from rtmpose_infer.model_spec import load_model_file
 from rtmpose_infer.skeletons import load_skeleton
 
 DEPLOYED = "deployed."
@@ -48,7 +54,18 @@ def stored_in_half(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def export(checkpoint: Path, target: Path) -> None:
+def calibrate(pose: Path, folder: Path) -> None:
+    """Store in a pose network how likely its joints are right, from pictures that it was not trained on."""
+    truth = load_annotations(folder / "person_keypoints.json")
+    with PoseEstimator(pose, backend="onnxruntime") as estimator:
+        poses = {
+            image_id: estimator.predict(cv2.imread(str(folder / "images" / name)), truth.boxes[image_id])
+            for image_id, name in truth.images.items()
+        }
+    write_calibrated(load_model_file(pose, task="pose"), fit_calibration(calibration_samples(truth, poses)), pose)
+
+
+def export(checkpoint: Path, target: Path, validation: Path) -> None:
     """Write one network; what it is stands in its tensors."""
     weights = load_compact(checkpoint)
     if any(name.startswith(DEPLOYED) for name in weights):
@@ -68,6 +85,8 @@ def export(checkpoint: Path, target: Path) -> None:
     form = GraphForm(suppression=None if pose else SUPPRESSION)
     model, _ = write_network(network, architecture, spec, form)
     onnx.save(stored_in_half(model), str(target))
+    if pose:
+        calibrate(target, validation)
     print(f"{target.name}: {target.stat().st_size / 1e6:.2f} MB, input {spec.input_size_wh}")
     converted = ncnn_from_onnx(target, target.with_suffix(".param"), task=architecture.task)
     print(f"{converted.weights.name}: {converted.weights.stat().st_size / 1e6:.2f} MB, {converted.spec.parity}")
@@ -79,9 +98,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--checkpoints", type=Path, default=here / "training" / "checkpoints")
     parser.add_argument("--out", type=Path, default=here)
+    parser.add_argument("--shared", type=Path, default=CHECKOUT.parent / "shared")
     options = parser.parse_args()
-    export(options.checkpoints / "detector.pt", options.out / "embedded-detector.onnx")
-    export(options.checkpoints / "pose.pt", options.out / "embedded-pose.onnx")
+    validation = options.shared / "data" / "coco_val_dev"
+    for name in ("detector", "pose"):
+        export(options.checkpoints / f"{name}.pt", options.out / f"embedded-{name}.onnx", validation)
 
 
 if __name__ == "__main__":
