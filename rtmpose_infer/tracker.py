@@ -446,6 +446,7 @@ class Tracker:
         missing[rows] = False
         open_s = _OPEN_NEWCOMERS / max(state.newcomers_per_s, 1e-6)
         lost = self._still_lost(tracks[missing], followed, step=step, frame_size_wh=frame_size, open_s=open_s)
+        followed, lost, returned = self._returned(followed, lost, seen.at(cols))
         unclaimed = np.ones(len(seen.ids), bool)
         unclaimed[cols] = False
         born = self._born(seen.at(np.flatnonzero(unclaimed & (seen.ids == 0))), number=state.stats.tracks)
@@ -483,7 +484,7 @@ class Tracker:
                 detections=stats.detections + int(detected),
                 poses=stats.poses + len(poses),
                 tracks=stats.tracks + len(born),
-                recovered=stats.recovered + int(np.count_nonzero(tracks.missed[rows])),
+                recovered=stats.recovered + int(np.count_nonzero(tracks.missed[rows])) + returned,
             ),
         )
         return result
@@ -616,8 +617,7 @@ class Tracker:
         # Out of sight comes second: a pose grown from the box of someone in view is that person or nobody.
         rest = np.setdiff1d(everything, live_cols)
         rest = rest[~np.isin(seen.ids[rest], tracks.ids[tracks.visible])]
-        newcomer = _NEWCOMER_GAIN * math.log(max(self._state.newcomers_per_s, 1.0))
-        lost_rows, lost_cols = self._matched(tracks, lost, seen, rest, newcomer)
+        lost_rows, lost_cols = self._matched(tracks, lost, seen, rest, self._least_of_returning)
         return np.concatenate([live_rows, lost_rows]), np.concatenate([live_cols, lost_cols])
 
     def _matched(self, tracks: _Tracks, who: Rows, seen: _Seen, what: Rows, least: float) -> tuple[Rows, Rows]:
@@ -633,6 +633,33 @@ class Tracker:
         gains[rows, cols] = gain
         rows, cols = match(gains, gains > 0)
         return who[rows], what[cols]
+
+    @property
+    def _least_of_returning(self) -> float:
+        """Evidence that it takes to believe in a return: more where newcomers are frequent."""
+        return _NEWCOMER_GAIN * math.log(max(self._state.newcomers_per_s, 1.0))
+
+    def _returned(self, followed: _Tracks, lost: _Tracks, seen: _Seen) -> tuple[_Tracks, _Tracks, int]:
+        """Return the tracks after asking of all who are to be shown for the first time whether they are somebody lost.
+
+        Of who comes out from behind somebody, the first sight is half a body with joints that are guesses. It founds a
+        track that nobody has seen yet, and only when it is about to be shown is it known well enough to be recognised.
+
+        Args:
+            followed: The tracks seen in this frame.
+            lost: Those out of sight.
+            seen: The pose of each followed track, in their order.
+
+        Returns:
+            Followed and lost tracks, and how many of the lost became followed ones.
+        """
+        fresh = np.flatnonzero(followed.confirmed & (followed.ids >= _PROVISIONAL))
+        if not len(fresh) or not len(lost):
+            return followed, lost, 0
+        back, rows = self._matched(lost, np.arange(len(lost)), seen, fresh, self._least_of_returning)
+        ids, away = followed.ids.copy(), np.ones(len(lost), bool)
+        ids[rows], away[back] = lost.ids[back], False
+        return followed.changed(ids=ids), lost[away], len(back)
 
     def _still_lost(
         self, gone: _Tracks, followed: _Tracks, *, step: float, frame_size_wh: tuple[int, int] | None, open_s: float
