@@ -213,7 +213,10 @@ def _is_installed(name: str) -> bool:
     # A module that is loaded may have no spec to be found; None there means: not to be imported.
     if package in sys.modules:
         return sys.modules[package] is not None
-    spec = importlib.util.find_spec(package)
+    try:
+        spec = importlib.util.find_spec(package)
+    except ImportError:  # an import hook's way of saying no
+        return False
     return spec is not None and spec.origin is not None  # a folder that only bears the name has no origin
 
 

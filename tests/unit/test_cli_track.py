@@ -482,7 +482,8 @@ class TestDisplay:
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # tests that run in the background inherit that it is ignored
 sys.path.insert(0, {tests!r})
 import test_cli_track as scripted
 from rtmpose_infer.cli import track as track_module  # noqa: E402
