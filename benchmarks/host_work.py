@@ -21,7 +21,6 @@ import argparse
 import json
 import logging
 import os
-import statistics
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -39,6 +38,7 @@ PEOPLE = 5
 _SETTLED = 300  # frames after which memory should have stopped growing
 _WARM_UP = 20  # frames in which buffers are made and caches filled
 CELL_WH = (220, 560)
+_PER_FRAME = ("people", "wall", "host", "host share by the wall", "host share by processor time", "crop")
 Frame = npt.NDArray[np.uint8]
 
 
@@ -159,8 +159,9 @@ def main() -> None:
     )
     tracker, clock = PoseTracker(pipeline, det_interval=options.det_interval), ProcessorClock()
 
-    frames: dict[str, list[float]] = {}
-    stages: dict[str, list[float]] = {}
+    # Written in full before the first frame, so that what is measured is not in the memory that is measured.
+    frames = {name: np.full(options.frames + _WARM_UP, np.nan) for name in _PER_FRAME}
+    stages: dict[str, npt.NDArray[np.float64]] = {}
     resident: list[int] = []
     for i, frame in enumerate(scene(cast, options.frames + _WARM_UP)):
         for network in networks:
@@ -177,24 +178,24 @@ def main() -> None:
         seconds["normalise"] = seconds.pop("detect", 0.0) - detect_s + prepare_pose_s
         host_s = thread - detect_s - pose_s
         ideal_s = host_s + sum(network.process_s for network in networks) / options.threads
-        measured = {
-            "people": len(poses),
-            "wall": wall,
-            "host": host_s,
-            "host share by the wall": 1 - sum(network.wall_s for network in networks) / wall,
-            "host share by processor time": host_s / ideal_s,
-            "crop": (seconds["crop"] + prepare_pose_s) / len(poses),
-        }
-        for name, value in measured.items():
-            frames.setdefault(name, []).append(value)
+        measured = (
+            len(poses),
+            wall,
+            host_s,
+            1 - sum(network.wall_s for network in networks) / wall,
+            host_s / ideal_s,
+            (seconds["crop"] + prepare_pose_s) / len(poses),
+        )
+        for name, value in zip(_PER_FRAME, measured, strict=True):
+            frames[name][i] = value
         for name, value in seconds.items():
-            stages.setdefault(name, []).append(value)
+            stages.setdefault(name, np.full(options.frames + _WARM_UP, 0.0))[i] = value
         if i in {_SETTLED, options.frames + _WARM_UP - 1}:
             resident.append(resident_bytes())
 
-    count, middle = len(frames["wall"]), {name: statistics.median(values) for name, values in frames.items()}
+    count, middle = np.isfinite(frames["wall"]).sum(), {name: np.nanmedian(values) for name, values in frames.items()}
     print(
-        f"{count} frames of {FRAME_WH[0]}×{FRAME_WH[1]}, {statistics.mean(frames['people']):.2f} of {PEOPLE} people "
+        f"{count} frames of {FRAME_WH[0]}×{FRAME_WH[1]}, {np.nanmean(frames['people']):.2f} of {PEOPLE} people "
         f"tracked, {options.threads} threads, a detection every {options.det_interval} frames; medians over frames:"
     )
     print(f"  wall time                          {1e3 * middle['wall']:8.2f} ms a frame")
@@ -206,8 +207,8 @@ def main() -> None:
         grown = (resident[1] - resident[0]) / 1e6
         print(f"  resident memory                    {grown:+8.2f} MB since frame {_SETTLED}")
     print("where the host's processor time goes, means over all frames:")
-    for name, values in sorted(stages.items(), key=lambda item: -sum(item[1])):
-        print(f"  {name:<14} {1e3 * sum(values) / count:8.3f} ms a frame")
+    for name, values in sorted(stages.items(), key=lambda item: -item[1].sum()):
+        print(f"  {name:<14} {1e3 * values.sum() / count:8.3f} ms a frame")
 
 
 if __name__ == "__main__":
