@@ -277,6 +277,23 @@ def test_a_recovered_person_appears_in_place_without_sliding_there() -> None:
         np.testing.assert_allclose(results[frame].keypoints[0], scene(frame)[0].keypoints, atol=4)
 
 
+def test_someone_who_comes_back_half_covered_is_recognised_before_a_new_id_is_shown() -> None:
+    def scene(frame: int) -> list[Person]:
+        if 20 <= frame < 35:
+            return [standing(900)]
+        # What comes into view first is taken for a whole body, so for a smaller one.
+        part = 0.5 ** ((40 - frame) / 5) if 35 <= frame < 40 else 1
+        sure = {"scores": 0.4, "bbox_score": 0.4} if part < 1 else {}
+        return [standing(200 + 4 * frame, 100, 100 * part, 250 * part, **sure), standing(900)]
+
+    stage = Stage()
+    results = stage.play(scene, 60)
+    assert stage.tracker.stats.tracks == 3  # one was founded by the first sight
+    assert stage.tracker.stats.recovered == 1
+    assert all(r.track_ids.tolist() == [2] for r in results[35:40])
+    assert all(r.track_ids.tolist() == [1, 2] for r in results[40:])
+
+
 def test_people_out_of_sight_cost_few_poses_and_are_forgotten_in_time() -> None:
     def scene(frame: int) -> list[Person]:
         return [standing(200), standing(500)] if frame < 10 else [standing(500)]
