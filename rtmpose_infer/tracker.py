@@ -80,6 +80,7 @@ _CAMERA_MEMORY_S = 1.0
 _CAMERA_GAIN = 0.3
 _PROVISIONAL = 1 << 40  # the first number of tracks that nobody has seen, so that the identities shown have no gaps
 _FEWEST_AGREEING = 3  # people whose shifts must be alike before the camera is believed to have moved
+_OUTWARD = np.array([-1, -1, 1, 1], np.float32)  # the direction of each of a box's edges
 _STRAY_MARGIN = 0.35  # joints further outside the expected box than this share of its sides do not shape the new one
 
 
@@ -507,8 +508,7 @@ class Tracker:
         if step > max(self.config.track_lost_s, 5 * state.step_s):
             tracks = tracks[np.zeros(len(tracks), bool)]
         if len(tracks):
-            camera_shift = np.array(state.camera_velocity, np.float32) * np.float32(min(step, 0.2))
-            tracks = _shifted(_moved(tracks, step), camera_shift)
+            tracks = _moved(tracks, step, state.camera_velocity)
         self._foreseen = state, asked, (tracks, step)
         return tracks, step
 
@@ -553,11 +553,13 @@ class Tracker:
         live = np.flatnonzero(tracks.visible)
         if len(live) < _FEWEST_AGREEING:
             return np.zeros(2, np.float32)
-        own = tracks.ids[live][:, None] == seen.ids[None]
-        apart = _centers(seen.bboxes)[None] - _centers(tracks.bboxes[live])[:, None]
-        fresh = np.zeros(own.shape, bool)
-        fresh[_plausible(apart, tracks.sizes[live], _sizes(seen.bboxes))] = True
-        rows, cols = np.nonzero(own | (fresh & (seen.ids == 0)[None]))
+        pairs = tracks.ids[live][:, None] == seen.ids[None]
+        new = np.flatnonzero(seen.ids == 0)
+        if len(new):
+            apart = _centers(seen.bboxes[new])[None] - _centers(tracks.bboxes[live])[:, None]
+            rows, cols = _plausible(apart, tracks.sizes[live], _sizes(seen.bboxes[new]))
+            pairs[rows, new[cols]] = True
+        rows, cols = np.nonzero(pairs)
         tracks = tracks[live[rows]]
         both = (tracks.keypoints_unseen_s < 0.5) & seen.valid[cols]
         shifts, _ = _rigid_shift(tracks.keypoints, seen.keypoints[cols], both, tracks.sizes)
@@ -574,7 +576,8 @@ class Tracker:
         if count < 2:
             return seen
         overlap = iou_matrix(seen.bboxes, seen.bboxes)
-        first, second = np.nonzero(np.triu(overlap > 0.1, 1))
+        first, second = np.nonzero(overlap > 0.1)
+        first, second = first[first < second], second[first < second]
         if not len(first):
             return seen
         sizes = _sizes(seen.bboxes)
@@ -686,7 +689,8 @@ class Tracker:
             return self._nobody
         config = self.config
         sizes = _sizes(seen.bboxes)
-        margins = _margins(seen.keypoints, _near(seen.keypoints, seen.valid, seen.bboxes), seen.bboxes, sizes)
+        extents = _extents(seen.keypoints, _near(seen.keypoints, seen.valid, seen.bboxes))
+        margins = _margins(extents, seen.bboxes, sizes)
         return _Tracks(
             ids=np.arange(_PROVISIONAL + number, _PROVISIONAL + number + count, dtype=np.int64),
             confirmed=(seen.quality >= config.confirm_pose_threshold)
@@ -787,6 +791,11 @@ def _probing(missed: Integers) -> Bools:
     return probing
 
 
+def _twice(places: Floats) -> Floats:
+    """Return (…, 4): the (…, 2) once for each corner of a box."""
+    return np.concatenate([places, places], axis=-1)
+
+
 def _centers(bboxes: Floats) -> Floats:
     centers: Floats = (bboxes[:, :2] + bboxes[:, 2:]) / 2
     return centers
@@ -818,8 +827,8 @@ def _without_duplicates(bboxes: Floats, scores: Floats, rows: Rows) -> Rows:
     return order[kept]
 
 
-def _moved(tracks: _Tracks, step: float) -> _Tracks:
-    """Return the tracks after ``step`` seconds of their motion."""
+def _moved(tracks: _Tracks, step: float, camera_velocity: tuple[float, float]) -> _Tracks:
+    """Return the tracks after ``step`` seconds of their motion and of the whole picture's."""
     dt = np.float32(step)
     fading = np.where(tracks.visible, np.float32(1), np.float32(math.exp(-step / _COASTING_S)))[:, None]
     shift = tracks.velocities * dt
@@ -828,15 +837,15 @@ def _moved(tracks: _Tracks, step: float) -> _Tracks:
         velocities=tracks.velocities * fading,
         coasted=tracks.coasted + shift,
     )
-    return _shifted(moved, shift)
+    return _shifted(moved, shift + np.array(camera_velocity, np.float32) * np.float32(min(step, 0.2)))
 
 
 def _shifted(tracks: _Tracks, shift: Floats) -> _Tracks:
     """Return the tracks moved by (2,) or (T, 2) pixels."""
     if not shift.any():
         return tracks
-    shifts = np.broadcast_to(shift, (len(tracks), 2)).astype(np.float32)
-    return tracks.changed(bboxes=tracks.bboxes + np.tile(shifts, 2), keypoints=tracks.keypoints + shifts[:, None])
+    shift = shift.astype(np.float32, copy=False)
+    return tracks.changed(bboxes=tracks.bboxes + _twice(shift), keypoints=tracks.keypoints + shift[..., None, :])
 
 
 def _plausible(apart: Floats, sizes: Floats, other_sizes: Floats) -> tuple[Rows, Rows]:
@@ -855,13 +864,13 @@ def _common_shift(shifts: Floats, sizes: Floats, people: Rows) -> Floats:
         sizes: (E,) that person's size in pixels.
         people: (E,) who it is.
     """
-    count = len(np.unique(people))
+    count = len(set(people.tolist()))
     if count < _FEWEST_AGREEING:
         return np.zeros(2, np.float32)
     apart = np.abs(shifts[:, None] - shifts[None]).max(axis=2)
     agreeing = apart < (0.12 * sizes + 1)[None]
     best = agreeing[agreeing.sum(axis=1).argmax()]
-    if len(np.unique(people[best])) < max(_FEWEST_AGREEING, count / 2):
+    if len(set(people[best].tolist())) < max(_FEWEST_AGREEING, count / 2):
         return np.zeros(2, np.float32)
     weight = 1 / sizes[best] ** 2
     return np.asarray(weight @ shifts[best] / weight.sum(), np.float32)
@@ -880,7 +889,7 @@ def _rescaled(tracks: _Tracks, old_wh: tuple[int, int], new_wh: tuple[int, int])
     if not 0.97 < factors[0] / factors[1] < 1.03:
         return tracks[np.zeros(len(tracks), bool)]
     return tracks.changed(
-        bboxes=tracks.bboxes * np.tile(factors, 2),
+        bboxes=tracks.bboxes * _twice(factors),
         keypoints=tracks.keypoints * factors,
         velocities=tracks.velocities * factors,
         coasted=tracks.coasted * factors,
@@ -920,15 +929,17 @@ def _corrected(before: _Tracks, now: _Seen, step: np.float32) -> _Tracks:
 
     keypoints = np.where(now.valid[..., None], now.keypoints, before.keypoints + shift[:, None])
     unseen = np.where(now.valid, np.float32(0), before.keypoints_unseen_s)
-    expected = np.where(recovered, now.bboxes, before.bboxes + np.tile(shift, 2))
-    near = _near(keypoints, unseen < 1, expected)
-    learned = now.detected[:, None] & near.any(axis=1, keepdims=True)
-    fresh_margins = _margins(keypoints, near, now.bboxes, sizes)
-    margins = np.where(learned, (before.margins + fresh_margins) / 2, before.margins)
-    most = _BOX_CHANGE * np.tile(expected[:, 2:] - expected[:, :2], 2)
-    by_joints = _framed(keypoints, near, margins, sizes, expected)
+    expected = np.where(recovered, now.bboxes, before.bboxes + _twice(shift))
+    extents = _extents(keypoints, _near(keypoints, unseen < 1, expected))
+    detected = now.detected[:, None]
+    margins = before.margins
+    if detected.any():
+        fresh_margins = _margins(extents, now.bboxes, sizes)
+        margins = np.where(detected & np.isfinite(extents), (margins + fresh_margins) / 2, margins)
+    most = _BOX_CHANGE * _twice(expected[:, 2:] - expected[:, :2])
+    by_joints = _framed(extents, margins, sizes, expected)
     bboxes = expected + np.clip(_BOX_GAIN * (by_joints - expected), -most, most)
-    bboxes = np.where(now.detected[:, None], (bboxes + now.bboxes) / 2, bboxes)
+    bboxes = np.where(detected, (bboxes + now.bboxes) / 2, bboxes)
     return before.changed(
         bboxes=bboxes.astype(np.float32),
         margins=margins,
@@ -944,13 +955,24 @@ def _rigid_shift(expected: Floats, observed: Floats, both: Bools, sizes: Floats)
     The median over the joints, sharpened by the mean over those that agree with it.
     """
     count = np.maximum(both.sum(axis=1), 1)
-    difference = np.where(both[..., None], observed - expected, 0)
+    difference = observed - expected
     median = _median(difference, both)
-    apart = np.where(both[..., None], difference - median[:, None], 0)
-    weight = np.where(both, np.exp(-(apart**2).sum(axis=2) / (2 * (0.1 * sizes[:, None]) ** 2)), 0)
+    apart = difference - median[:, None]
+    weight = np.where(both, np.exp(-_squared(apart) / (2 * (0.1 * sizes[:, None]) ** 2)), 0)
     total = weight.sum(axis=1)
-    shift = median + (weight[..., None] * apart).sum(axis=1) / np.maximum(total, 1e-6)[:, None]
+    shift = median + _weighted(apart, weight) / np.maximum(total, 1e-6)[:, None]
     return shift.astype(np.float32), (total / count).astype(np.float32)
+
+
+def _squared(vectors: Floats) -> Floats:
+    """Return (…) squared lengths of (…, 2); several times as fast as a sum over so short an axis."""
+    squared: Floats = vectors[..., 0] ** 2 + vectors[..., 1] ** 2
+    return squared
+
+
+def _weighted(places: Floats, weights: Floats) -> Floats:
+    """Return (N, 2) sums of (N, K, 2) with (N, K) weights."""
+    return np.asarray(np.einsum("nk,nkc->nc", weights, places))
 
 
 def _median(values: Floats, valid: Bools) -> Floats:
@@ -979,14 +1001,14 @@ def _evidence(tracks: _Tracks, seen: _Seen) -> Floats:
     joints = both.sum(axis=1)
     enough = joints >= 3
     moved = seen.keypoints - tracks.keypoints
-    astray = np.square(moved - _median(moved, both)[:, None]).sum(axis=2) > np.square(_ASTRAY * sizes)[:, None]
-    share = both & ~astray
-    share = share[..., None] / np.maximum(share.sum(axis=1), 1)[:, None, None]
-    here_mean, there_mean = (tracks.keypoints * share).sum(axis=1), (seen.keypoints * share).sum(axis=1)
+    astray = _squared(moved - _median(moved, both)[:, None]) > np.square(_ASTRAY * sizes)[:, None]
+    agreeing = both & ~astray
+    share = agreeing / np.maximum(agreeing.sum(axis=1), 1)[:, None]
+    here_mean, there_mean = _weighted(tracks.keypoints, share), _weighted(seen.keypoints, share)
     here, there = tracks.keypoints - here_mean[:, None], seen.keypoints - there_mean[:, None]
-    radius_here = np.sqrt((share * here**2).sum(axis=(1, 2))) + 1
-    radius_there = np.sqrt((share * there**2).sum(axis=(1, 2))) + 1
-    residual = np.square(there * (radius_here / radius_there)[:, None, None] - here).sum(axis=2)
+    radius_here = np.sqrt((share * _squared(here)).sum(axis=1)) + 1
+    radius_there = np.sqrt((share * _squared(there)).sum(axis=1)) + 1
+    residual = _squared(there * (radius_here / radius_there)[:, None, None] - here)
     residual = np.minimum(residual / np.square(sizes)[:, None], _SHAPE_MOST**2)
     apart = (both * residual).sum(axis=1) / np.maximum(joints, 1)
 
@@ -994,12 +1016,12 @@ def _evidence(tracks: _Tracks, seen: _Seen) -> Floats:
     offset = offset / sizes[:, None]
     # Someone out of sight may have stopped anywhere on the way.
     path = tracks.coasted / sizes[:, None]
-    along = (offset * path).sum(axis=1) / np.maximum((path**2).sum(axis=1), 1e-9)
+    along = (offset * path).sum(axis=1) / np.maximum(_squared(path), 1e-9)
     offset = offset - np.clip(along, -1, 0)[:, None] * path
     grown = np.where(enough, np.log(radius_there / radius_here), np.log(_sizes(seen.bboxes) / sizes))
     grown = np.minimum(np.abs(grown), 1.5)
 
-    by_place = -2 * np.log(place) - (offset**2).sum(axis=1) / (2 * place**2)
+    by_place = -2 * np.log(place) - _squared(offset) / (2 * place**2)
     by_size = np.log(_ANY_SIZE / size) - grown**2 * (1 / size**2 - 1 / _ANY_SIZE**2) / 2
     by_shape = _SHAPE_FREEDOM * (np.log(_ANY_SHAPE / shape) - apart * (1 / shape**2 - 1 / _ANY_SHAPE**2) / 2)
     evidence: Floats = by_place + by_size + np.where(enough, by_shape, 0) - _FADING * unseen
@@ -1021,6 +1043,7 @@ def _near(keypoints: Floats, valid: Bools, bboxes: Floats) -> Bools:
 
 
 def _extents(keypoints: Floats, near: Bools) -> Floats:
+    """Return (N, 4) boxes around the joints that are near; infinite where none is."""
     low = np.where(near[..., None], keypoints, np.inf).min(axis=1)
     high = np.where(near[..., None], keypoints, -np.inf).max(axis=1)
     return np.concatenate([low, high], axis=1)
@@ -1044,17 +1067,14 @@ def _covered(bboxes: Floats, others: Floats, frame_size_wh: tuple[int, int] | No
     return covered
 
 
-def _margins(keypoints: Floats, near: Bools, bboxes: Floats, sizes: Floats) -> Floats:
-    """Return (N, 4) how far the boxes reach beyond the joints, in body sizes; 0 without joints."""
-    outward = np.array([-1, -1, 1, 1], np.float32)
-    margins = (bboxes - _extents(keypoints, near)) * outward / sizes[:, None]
-    return np.where(near.any(axis=1, keepdims=True), margins, 0).astype(np.float32)
+def _margins(extents: Floats, bboxes: Floats, sizes: Floats) -> Floats:
+    """Return (N, 4) how far the boxes reach beyond the joints' extents, in body sizes; 0 without joints."""
+    margins = (bboxes - extents) * _OUTWARD / sizes[:, None]
+    return np.where(np.isfinite(margins), margins, 0).astype(np.float32)
 
 
-def _framed(keypoints: Floats, near: Bools, margins: Floats, sizes: Floats, otherwise: Floats) -> Floats:
-    """Return (N, 4) boxes around the joints with the given margins; ``otherwise`` where that gives no box."""
-    outward = np.array([-1, -1, 1, 1], np.float32)
-    boxes = _extents(keypoints, near) + outward * margins * sizes[:, None]
+def _framed(extents: Floats, margins: Floats, sizes: Floats, otherwise: Floats) -> Floats:
+    """Return (N, 4) boxes around the joints' extents with the given margins; ``otherwise`` where that gives no box."""
+    boxes = extents + _OUTWARD * margins * sizes[:, None]
     large = boxes[:, 2:] - boxes[:, :2] > 0.2 * (otherwise[:, 2:] - otherwise[:, :2])
-    fine = near.any(axis=1, keepdims=True) & large.all(axis=1, keepdims=True)
-    return np.where(fine, boxes, otherwise).astype(np.float32)
+    return np.where(large.all(axis=1, keepdims=True), boxes, otherwise).astype(np.float32)
