@@ -18,7 +18,8 @@ from rtmpose_infer.geometry import check_boxes, crop_transform
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
 from rtmpose_infer.preprocess import InputBuffer, check_frame, crop_into
 from rtmpose_infer.results import Poses
-from rtmpose_infer.simcc import decode_simcc, mask_unfound
+from rtmpose_infer.simcc import average_mirrored, decode_simcc, mask_unfound
+from rtmpose_infer.skeletons import unnamed_skeleton
 from rtmpose_infer.stages import NO_CLOCK, StageClock
 from rtmpose_infer.zoo import resolve, spec_fields
 
@@ -49,7 +50,7 @@ class PoseEstimator:
         threads: Threads of one network call; None leaves it to the runtime.
         backend_config: All of the runtime's settings at once, instead of ``device`` and ``threads``.
         model_options: Fields of ``ModelSpec`` for files that do not describe themselves, such as ``skeleton`` or
-            ``padding``.
+            ``padding``, or that are to be used otherwise than they say, such as ``flip_test=True``.
 
     Raises:
         ModelError: The model is missing, broken or no pose network.
@@ -82,11 +83,14 @@ class PoseEstimator:
     def _set_up(self, backend: Backend, spec: ModelSpec) -> None:
         if spec.skeleton is None:
             raise ModelError("the pose network's skeleton is unknown; pass skeleton=….")
+        if spec.flip_test and spec.skeleton == unnamed_skeleton(spec.skeleton.num_keypoints):
+            raise ModelError("a flip test needs to know left from right; pass skeleton=… or leave out flip_test.")
         self.backend = backend
         self.spec = spec
         self.skeleton: Skeleton = spec.skeleton
         check_input(backend, spec, "the pose network")
-        self._output_names = _output_names([tensor.name for tensor in backend.outputs], spec.head)
+        self._vectors = spec.head == "simcc" or spec.flip_test
+        self._output_names = _output_names([t.name for t in backend.outputs], spec, vectors=self._vectors)
         self.calibration = (
             None
             if spec.calibration is None
@@ -144,14 +148,19 @@ class PoseEstimator:
             np.concatenate([boxes for _, boxes, _ in checked]), self.spec.input_size_wh, padding=self.spec.padding
         )
         spans = list(pairwise([0, *np.cumsum(counts).tolist()]))
+        seen = 2 * total if self.spec.flip_test else total  # the mirrored crops follow after all others
 
         def crop(first: int, crops: Frame) -> None:
-            for (frame, _, _), (start, end) in zip(checked, spans, strict=True):
-                begin, stop = max(first, start), min(first + len(crops), end)
-                if begin < stop:
-                    crop_into(frame, transform[begin:stop], crops[begin - first : stop - first])
+            for before in range(0, seen, total):
+                for (frame, _, _), (start, end) in zip(checked, spans, strict=True):
+                    begin, stop = max(first, before + start), min(first + len(crops), before + end)
+                    if begin < stop:
+                        rows = crops[begin - first : stop - first]
+                        crop_into(frame, transform[begin - before : stop - before], rows)
+                        if before:
+                            rows[:] = rows[:, :, ::-1].copy()
 
-        outputs = run_in_batches(self.backend, self._buffer(), total, crop, clock=clock, stages=("crop", "pose"))
+        outputs = run_in_batches(self.backend, self._buffer(), seen, crop, clock=clock, stages=("crop", "pose"))
         keypoints, scores = self._decode(outputs, total)
         keypoints = transform.to_frame(keypoints)
         poses = []
@@ -164,16 +173,25 @@ class PoseEstimator:
     def _decode(self, outputs: Arrays, count: int) -> tuple[Floats, Floats]:
         k = self.skeleton.num_keypoints
         first, second = (outputs[name] for name in self._output_names)
-        if self.spec.head == "keypoints":
+        if not self._vectors:
             if first.shape != (count, k, 2) or second.shape != (count, k):
                 raise OutputMismatchError(
                     f"expected keypoints {(count, k, 2)} and scores {(count, k)}, got {first.shape} and {second.shape}."
                 )
             scores = np.asarray(second, np.float32)
             return mask_unfound(np.array(first, np.float32), scores), scores
-        if any(axis.ndim != 3 or axis.shape[:2] != (count, k) or not axis.shape[2] for axis in (first, second)):
+        seen = 2 * count if self.spec.flip_test else count
+        if any(axis.ndim != 3 or axis.shape[:2] != (seen, k) or not axis.shape[2] for axis in (first, second)):
             raise OutputMismatchError(
-                f"expected SimCC vectors of {count}×{k} keypoints, got {first.shape} and {second.shape}."
+                f"expected SimCC vectors of {seen}×{k} keypoints, got {first.shape} and {second.shape}."
+            )
+        if self.spec.flip_test:
+            first, second = average_mirrored(
+                first,
+                second,
+                flip_index=self.skeleton.flip_index,
+                input_width=self.spec.input_size_wh[0],
+                split_ratio=self.spec.split_ratio,
             )
         return decode_simcc(first, second, split_ratio=self.spec.split_ratio)
 
@@ -218,13 +236,18 @@ class PoseEstimator:
         self.close()
 
 
-def _output_names(names: Sequence[str], head: str) -> tuple[str, str]:
+def _output_names(names: Sequence[str], spec: ModelSpec, *, vectors: bool) -> tuple[str, str]:
     """Return the names of the two outputs that are decoded; SimCC vectors may have any names, x comes first."""
-    wanted = ("keypoints", "scores") if head == "keypoints" else ("simcc_x", "simcc_y")
+    wanted = ("simcc_x", "simcc_y") if vectors else ("keypoints", "scores")
     if set(wanted) <= set(names):
         return wanted
-    if head == "simcc" and len(names) >= 2:
+    if spec.head == "simcc" and len(names) >= 2:
         return names[0], names[1]
+    if vectors and spec.head == "keypoints":
+        raise ModelError(
+            "a flip test averages SimCC vectors, which this network's graph does not give. Export it again with --vectors "
+            "or --raw, or leave out flip_test."
+        )
     raise OutputMismatchError(
         f"the pose network's file promises the outputs {wanted[0]} and {wanted[1]}, it has {', '.join(names)}. Export "
         "it again."

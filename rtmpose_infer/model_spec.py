@@ -87,6 +87,8 @@ class ModelSpec:
         padding: Pose: factor by which boxes were enlarged in training.
         split_ratio: Pose: SimCC bins per input pixel.
         skeleton: Pose and one-stage: what the keypoints mean.
+        flip_test: Pose: whether the network also sees every crop mirrored, and the SimCC vectors of both are averaged, as
+            published accuracies often are measured. It costs a second crop a person.
         calibration: Pose: scores to probabilities, as stored by the calibration that measured it; None where unknown.
         precision: ``"fp32"``, ``"fp16"`` or ``"int8"``.
         source_sha256: Hash of the checkpoint or model this file was made from; empty where unknown.
@@ -108,6 +110,7 @@ class ModelSpec:
     padding: float = 1.25
     split_ratio: float = 2.0
     skeleton: Skeleton | None = None
+    flip_test: bool = False
     calibration: Mapping[str, Any] | None = None
     precision: str = "fp32"
     source_sha256: str = ""
@@ -143,6 +146,7 @@ class ModelSpec:
         check("suppression_iou", "from 0 to 1", fine=fine)
         named = isinstance(self.class_names, tuple) and all(isinstance(name, str) for name in self.class_names)
         check("class_names", "names", fine=named)
+        check("flip_test", "true or false", fine=isinstance(self.flip_test, bool))
         check("skeleton", "a Skeleton", fine=isinstance(self.skeleton, (Skeleton, type(None))))
         for name in ("precision", "source_sha256", "exporter"):
             check(name, "text", fine=isinstance(getattr(self, name), str))

@@ -6,10 +6,12 @@ of either axis. No sub-pixel refinement follows: half-pixel bins are already fin
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["decode_simcc", "mask_unfound"]
+__all__ = ["average_mirrored", "decode_simcc", "mask_unfound"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -38,6 +40,34 @@ def decode_simcc(simcc_x: Floats, simcc_y: Floats, *, split_ratio: float = 2.0) 
     best_y = np.take_along_axis(simcc_y, at_y[..., None], axis=2)[..., 0]
     scores = np.minimum(best_x, best_y).astype(np.float32, copy=False)
     return mask_unfound(keypoints, scores), scores
+
+
+def average_mirrored(
+    simcc_x: Floats, simcc_y: Floats, *, flip_index: Sequence[int], input_width: int, split_ratio: float = 2.0
+) -> tuple[Floats, Floats]:
+    """Return the mean SimCC vectors of N crops and of the same crops mirrored, (N, K, …) each.
+
+    A pixel p of the mirrored crop is W − 1 − p of the crop, so that bin k becomes bin (W − 1)·split_ratio − k; that moves
+    the vector by split_ratio − 1 bins beside turning it round.
+
+    Args:
+        simcc_x: (2N, K, W·split_ratio) float32, first the crops, then the mirrored ones.
+        simcc_y: (2N, K, H·split_ratio) float32.
+        flip_index: K indices; entry i is the keypoint that i becomes in a mirrored picture.
+        input_width: W in pixels.
+        split_ratio: Bins per input pixel.
+
+    >>> x, y = np.zeros((2, 1, 8), np.float32), np.zeros((2, 1, 8), np.float32)
+    >>> x[0, 0, 5], x[1, 0, 1] = 1, 0.5  # pixel 2.5 of a crop of four pixels is pixel 0.5 of the mirrored one
+    >>> average_mirrored(x, y, flip_index=[0], input_width=4)[0][0, 0, 5].item()
+    0.75
+    """
+    count, order = len(simcc_x) // 2, list(flip_index)
+    last = round((input_width - 1) * split_ratio)
+    bins = np.maximum(last - np.arange(simcc_x.shape[2]), 0)
+    half = np.float32(0.5)
+    mirrored_x = simcc_x[count:, order][:, :, bins]
+    return half * (simcc_x[:count] + mirrored_x), half * (simcc_y[:count] + simcc_y[count:, order])
 
 
 def mask_unfound(keypoints: Floats, scores: Floats) -> Floats:

@@ -87,6 +87,14 @@ def pose(
     score_threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Ignore people of whom the detector is less sure.")
     ] = 0.3,
+    flip_test: Annotated[
+        bool | None,
+        typer.Option(
+            "--flip-test/--no-flip-test",
+            help="Also show the network every crop mirrored and average, as published figures often do; by default what "
+            "the model says.",
+        ),
+    ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pictures.")] = None,
     backend: _Backend = "auto",
     device: _Device = "auto",
@@ -100,14 +108,15 @@ def pose(
         if limit is not None:
             truth = truth.first(limit)
         common: dict[str, Any] = {"backend": backend, "device": device, "threads": threads}
-        estimate = PoseEstimator(pose, **common)
+        estimate = PoseEstimator(pose, flip_test=flip_test, **common)
         detect = (
             PersonDetector(detector, score_threshold=score_threshold, **common) if boxes is Boxes.DETECTOR else None
         )
         report = pose_report(truth, _estimated(truth, images, estimate, detect))
         _show_pose(report)
         names = {"pose": pose, "detector": None if detect is None else detector, "boxes": boxes.value}
-        _write(json, {"annotations": str(annotations), **names, "score_threshold": score_threshold, **report.as_dict()})
+        settings = {"flip_test": estimate.spec.flip_test, "score_threshold": score_threshold}
+        _write(json, {"annotations": str(annotations), **names, **settings, **report.as_dict()})
 
 
 @app.command()

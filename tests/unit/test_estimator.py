@@ -359,6 +359,51 @@ def test_the_skeleton_and_padding_of_ones_own_model_can_be_passed(tmp_path):
     assert poses.skeleton.name == "ap10k17"
 
 
+# --- the flip test
+
+MARKED = np.zeros((64, 48, 3), np.uint8)
+MARKED[:, 10] = MARKED[:, 36] = 255
+WHOLE = [[0, 0, 48, 64]]
+LEFT, RIGHT = 5, 6  # shoulders
+
+
+def shifted_shoulders(x: np.ndarray) -> Outputs:
+    """See the right shoulder in the first bright column and the left one in the last, both 1.5 pixels too far right."""
+    bins = np.arange(96)
+    answer = {"simcc_x": np.full((len(x), 17, 96), 0.01, np.float32), "simcc_y": np.ones((len(x), 17, 128), np.float32)}
+    for row, picture in enumerate(x):
+        columns = np.flatnonzero(picture[0, 32] > 0.5)
+        for joint, column in zip((RIGHT, LEFT), columns[[0, -1]] if len(columns) else (), strict=False):
+            answer["simcc_x"][row, joint] = np.exp(-((bins - 2 * (column + 1.5)) ** 2) / 72)
+    return answer
+
+
+def flipping(**options: object) -> PoseEstimator:
+    return estimator(shifted_shoulders, skeleton=load_skeleton("coco17"), padding=1.0, **options)
+
+
+def test_a_flip_test_evens_out_what_a_network_does_to_one_side_and_keeps_left_and_right_apart():
+    places = {flip: flipping(flip_test=flip).predict(MARKED, WHOLE).keypoints[0, :, 0] for flip in (False, True)}
+    np.testing.assert_allclose(places[False][[RIGHT, LEFT]], [11.5, 37.5], atol=0.01)
+    np.testing.assert_allclose(places[True][[RIGHT, LEFT]], [10, 36], atol=0.01)
+
+
+def test_a_flip_test_gives_everybody_their_own_mirrored_crop_however_the_batches_fall():
+    boxes = [[0, 0, 48, 64], [2, 0, 50, 64], [-3, 0, 45, 64]]
+    pictures = [(MARKED, boxes, None), (MARKED[:, ::-1].copy(), boxes[:1], None)]
+    for sizes in (None, (1,), (1, 3), (4,)):
+        first, second = flipping(flip_test=True, sizes=sizes).predict_batch(pictures)
+        np.testing.assert_allclose(first.keypoints[:, [RIGHT, LEFT], 0], [[10, 36]] * 3, atol=0.01)
+        np.testing.assert_allclose(second.keypoints[:, [RIGHT, LEFT], 0], [[11, 37]], atol=0.01)
+
+
+def test_a_flip_test_is_refused_where_it_cannot_be_made():
+    with pytest.raises(ModelError, match="--vectors"):
+        flipping(flip_test=True, head="keypoints", names=("keypoints", "scores"))
+    with pytest.raises(ModelError, match="left from right"):
+        estimator(shifted_shoulders, flip_test=True)
+
+
 def test_a_failure_of_the_network_passes_and_the_next_frame_works():
     estimate, network = painted_estimator()
     people = {0: (20, 20, 90, 200)}
