@@ -77,7 +77,7 @@ class PoseCrops:
     """
 
     def __init__(self, work: Path, *, coco_share: float = 0.6) -> None:
-        self.images = np.load(work / "pose_images.npy")
+        self.images = np.load(work / "pose_images.npy", mmap_mode="r")
         labels = np.load(work / "pose_labels.npz")
         truth, teacher, self.boxes = labels["keypoints"], labels["teacher"], labels["boxes"]
         labelled = truth[..., 2] > 0
@@ -109,26 +109,30 @@ class PoseCrops:
                 x0, y0, x1, y1 = self._half_body(index, rng)
             box_w, box_h = max(x1 - x0, 1.0), max(y1 - y0, 1.0)
             crop_w = PADDING * max(box_w, box_h * width / height)
-            crop_w *= np.exp(strength * rng.normal(0, 0.13))
-            shift = strength * rng.normal(0, 0.04, 2) * crop_w
-            angle = strength * rng.normal(0, 18) if rng.random() < 0.4 else 0.0
+            crop_w *= np.exp(strength * rng.normal(0, 0.15))
+            shift = strength * rng.normal(0, 0.05, 2) * crop_w
+            angle = strength * rng.normal(0, 20) if rng.random() < 0.5 else 0.0
             scale = width / crop_w
             cos, sin = scale * np.cos(np.deg2rad(angle)), scale * np.sin(np.deg2rad(angle))
-            mirror = -1.0 if rng.random() < 0.5 else 1.0
-            linear = np.array([[mirror * cos, -mirror * sin], [sin, cos]])
+            linear = np.array([[cos, -sin], [sin, cos]]) @ self._warp(rng, strength)
+            order: list[int] | slice = slice(None)
+            if rng.random() < 0.5:
+                linear[0] *= -1
+                order = FLIP_PAIRS
             centre = np.array([(x0 + x1) / 2 + shift[0], (y0 + y1) / 2 + shift[1]])
             offset = np.array([width / 2, height / 2]) - linear @ centre
             matrix = np.hstack([linear, offset[:, None]])
             cv2.warpAffine(self.images[index], matrix, input_wh, dst=images[row], flags=cv2.INTER_LINEAR)
-            order = FLIP_PAIRS if mirror < 0 else slice(None)
             points[row] = (self.points[index] @ linear.T + offset)[order]
             weights[row] = self.weights[index][order]
-            if rng.random() < 0.3 * strength:
-                hole = (rng.uniform(0.1, 0.3, 2) * input_wh).astype(int)
-                left, top = (rng.random(2) * (np.array(input_wh) - hole)).astype(int)
-                images[row, top : top + hole[1], left : left + hole[0]] = rng.integers(0, 256, 3)
+        cover(images, rng, strength)
         inside = ((points > -0.5) & (points < np.array(input_wh) - 0.5)).all(-1)
-        return colour_jitter(images, rng, strength), points, weights * inside
+        return degrade(colour_jitter(images, rng, strength), rng, strength), points, weights * inside
+
+    def _warp(self, rng: np.random.Generator, strength: float) -> np.ndarray:
+        """Return a little shear and a change of the aspect: people of other builds, cameras at other angles."""
+        stretch = np.exp(strength * rng.normal(0, 0.06))
+        return np.array([[stretch, strength * rng.normal(0, 0.06)], [0.0, 1 / stretch]])
 
     def _half_body(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """Return a box around the joints above or below the hips, or the whole person where few are labelled.
@@ -180,13 +184,46 @@ class Pictures:
         return colour_jitter(images, rng, strength)
 
 
+def cover(images: np.ndarray, rng: np.random.Generator, strength: float) -> None:
+    """Cover parts of images (B, H, W, 3) in place: with one colour, or with a piece of another image of the batch."""
+    size, height, width = images.shape[:3]
+    sources = images.copy()
+    for row, image in enumerate(images):
+        while rng.random() < 0.4 * strength:
+            hole = (rng.uniform(0.1, 0.4, 2) * (width, height)).astype(int)
+            left, top = (rng.random(2) * (np.array([width, height]) - hole)).astype(int)
+            target = image[top : top + hole[1], left : left + hole[0]]
+            if rng.random() < 0.3:
+                target[:] = rng.integers(0, 256, 3)
+            else:
+                x, y = (rng.random(2) * (np.array([width, height]) - hole)).astype(int)
+                target[:] = sources[(row + rng.integers(1, size)) % size, y : y + hole[1], x : x + hole[0]]
+
+
+def degrade(images: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
+    """Take the colours, the sharpness or the cleanness of some images (B, H, W, 3)."""
+    height, width = images.shape[1:3]
+    for image in images:
+        kind = rng.random()
+        if kind < 0.08 * strength:
+            image[:] = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)[..., None]
+        elif kind < 0.2 * strength:
+            share = rng.uniform(0.3, 0.8)
+            small = cv2.resize(image, (int(share * width), int(share * height)), interpolation=cv2.INTER_AREA)
+            cv2.resize(small, (width, height), dst=image, interpolation=cv2.INTER_LINEAR)
+        elif kind < 0.28 * strength:
+            noise = rng.integers(-16, 17, image.shape, dtype=np.int8)
+            cv2.add(image, noise, dst=image, dtype=cv2.CV_8U)
+    return images
+
+
 def colour_jitter(images: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:
     """Change brightness, contrast and the balance of the channels, by one table look-up per channel."""
     if strength == 0:
         return images
     ramp = np.arange(256, dtype=np.float32)
     for image in images:
-        gain = np.exp(strength * (rng.normal(0, 0.15) + rng.normal(0, 0.06, 3)))
+        gain = np.exp(strength * (rng.normal(0, 0.18) + rng.normal(0, 0.08, 3)))
         lift = strength * rng.normal(0, 12)
         table = np.clip((ramp[:, None] - 128) * gain + 128 + lift, 0, 255).astype(np.uint8)
         cv2.LUT(image, table[None], dst=image)

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import torch
 from common import network_input
-from data import PADDING
+from data import FLIP_PAIRS, PADDING
 from faster_coco_eval import COCO, COCOeval_faster
 
 if TYPE_CHECKING:
@@ -51,27 +51,36 @@ class PoseValidation:
 
     @torch.no_grad()
     def __call__(self, net: nn.Module, device: torch.device) -> dict[str, float]:
-        """Return AP, AP50, AP75 and AR of SimCC vectors decoded by argmax at two bins per pixel."""
+        """Return AP, AP50, AP75 and AR of SimCC vectors decoded by argmax at two bins per pixel, and AP with a flip test."""
         net.eval()
-        results = []
+        plain, mirrored = [], []
         for start in range(0, len(self.crops), 64):
-            x, y = net(network_input(self.crops[start : start + 64], device, rgb=True))
-            points = torch.stack([x.argmax(-1), y.argmax(-1)], -1).cpu().numpy() / 2.0
-            scores = torch.minimum(x.amax(-1), y.amax(-1)).cpu().numpy()
-            for row in range(len(points)):
-                index = start + row
-                frame = (points[row] - np.array(self.input_wh) / 2) / self.scale[index] + self.centre[index]
-                keypoints = np.column_stack([frame, scores[row]])
-                results.append(
-                    {
-                        "image_id": self.persons[index]["image_id"],
-                        "category_id": 1,
-                        "keypoints": keypoints.ravel().tolist(),
-                        "score": float(scores[row].mean()),
-                    }
-                )
-        stats = average_precision(self.truth, results, "keypoints")
-        return dict(zip(("AP", "AP50", "AP75"), stats[:3], strict=True)) | {"AR": stats[5]}
+            crops = self.crops[start : start + 64]
+            plain.append(net(network_input(crops, device, rgb=True)))
+            x, y = net(network_input(np.ascontiguousarray(crops[:, :, ::-1]), device, rgb=True))
+            # Bin k lies at k/2 px, and pixel p of a mirrored crop at W - 1 - p.
+            x = torch.cat([x[:, FLIP_PAIRS, :-1].flip(-1), x[:, FLIP_PAIRS, :1]], -1)
+            mirrored.append((x, y[:, FLIP_PAIRS]))
+        one, other = ([torch.cat(axis) for axis in zip(*parts, strict=True)] for parts in (plain, mirrored))
+        stats = self._precision(*one)
+        flipped = self._precision(*((a + b) / 2 for a, b in zip(one, other, strict=True)))
+        return dict(zip(("AP", "AP50", "AP75"), stats[:3], strict=True)) | {"AR": stats[5], "AP_flip": flipped[0]}
+
+    def _precision(self, x: torch.Tensor, y: torch.Tensor) -> list[float]:
+        points = torch.stack([x.argmax(-1), y.argmax(-1)], -1).cpu().numpy() / 2.0
+        scores = torch.minimum(x.amax(-1), y.amax(-1)).cpu().numpy()
+        results = []
+        for index, person in enumerate(self.persons):
+            frame = (points[index] - np.array(self.input_wh) / 2) / self.scale[index] + self.centre[index]
+            results.append(
+                {
+                    "image_id": person["image_id"],
+                    "category_id": 1,
+                    "keypoints": np.column_stack([frame, scores[index]]).ravel().tolist(),
+                    "score": float(scores[index].mean()),
+                }
+            )
+        return average_precision(self.truth, results, "keypoints")
 
 
 class DetectorValidation:

@@ -35,6 +35,7 @@ DEEPEN, WIDEN = 0.167, 0.25
 SPLIT = 2.0
 SHARPNESS = 10.0
 MAP_STRIDE = 8
+GENTLE_FROM = 0.8  # share of the run from which augmentation is as weak as in use
 
 
 class TrainedPose(nn.Module):
@@ -165,7 +166,7 @@ def train(rank: int, options: argparse.Namespace) -> None:
     log_path = options.work / f"{options.name}.log"
 
     def make() -> tuple[Tensor, Labels, dict[str, Tensor] | None]:
-        strength = options.strength * min(1.0, 0.4 + run.progress)
+        strength = options.strength * (min(1.0, 0.4 + run.progress) if run.progress < GENTLE_FROM else 0.5)
         images, points, weights = crops.batch(rng, options.batch, input_wh, strength)
         x = network_input(images, device, rgb=True)
         labels = Labels(torch.from_numpy(points).to(device), torch.from_numpy(weights).to(device))
