@@ -183,6 +183,7 @@ class _Tracks:
     """All tracks of a stream as parallel arrays; places are those expected at the state's time."""
 
     ids: Integers  # (T,) from 1; from _PROVISIONAL on until confirmed
+    founded: Integers  # (T,) number of its birth, whatever identity it is given later
     confirmed: Bools  # (T,)
     missed: Integers  # (T,) frames since last seen; 0: visible
     unseen_s: Floats  # (T,) seconds since last seen
@@ -206,7 +207,7 @@ class _Tracks:
 
         none = np.zeros(0, np.int64)
         return cls(
-            ids=none, confirmed=none.astype(bool), missed=none, unseen_s=floats(), covered=none.astype(bool),
+            ids=none, founded=none, confirmed=none.astype(bool), missed=none, unseen_s=floats(), covered=none.astype(bool),
             hits=none, levels=floats(), undetected=none, bbox_scores=floats(), bboxes=floats(4), margins=floats(4),
             keypoints=floats(num_keypoints, 2), keypoints_unseen_s=floats(num_keypoints), velocities=floats(2),
             coasted=floats(2), smoothing=SmoothingState.fresh(0, num_keypoints),
@@ -291,10 +292,19 @@ class Tracker:
     Args:
         skeleton: What the poses' keypoints are.
         config: Settings; None for the defaults.
+        hindsight: For streams whose end is known before anybody asks. People are returned before they are confirmed
+            too, and ``track_ids`` number their tracks from the births on; ``identities`` says afterwards who they turned
+            out to be, and leaves out who never was confirmed. Those out of sight are not looked for where no detection
+            is: the caller, who knows the next one, does.
+
+    Attributes:
+        identities: With ``hindsight``, the identity of each number in ``track_ids``; one person may have several.
     """
 
-    def __init__(self, skeleton: Skeleton, config: TrackerConfig | None = None) -> None:
+    def __init__(self, skeleton: Skeleton, config: TrackerConfig | None = None, *, hindsight: bool = False) -> None:
         self.skeleton = skeleton
+        self.identities: dict[int, int] = {}
+        self._hindsight = hindsight
         self.config = config or TrackerConfig()
         self._smoother: Smoother = (
             NoSmoother() if self.config.smoothing is None else OneEuroSmoother(self.config.smoothing)
@@ -312,6 +322,7 @@ class Tracker:
     def reset(self) -> None:
         """Forget everybody; ids start at 1 again."""
         self._state = _State(self._nobody)
+        self.identities = {}
 
     def detection_due(self, timestamp_s: float | None = None, frame_size_wh: tuple[int, int] | None = None) -> bool:
         """Return whether the detector should run on the coming frame. Changes nothing.
@@ -364,7 +375,7 @@ class Tracker:
         tracks = _shifted(tracks, self._camera_shift_by_boxes(tracks, detections.bboxes))
         inside = _share_inside(tracks.bboxes, frame_size_wh) > 0.1
         live = np.flatnonzero(tracks.visible & inside)
-        probed = np.flatnonzero(inside & _probing(tracks.missed))
+        probed = np.flatnonzero(inside & _probing(tracks.missed) & (not self._hindsight))
         live = live[np.lexsort((tracks.ids[live], ~tracks.confirmed[live]))]
 
         bboxes = tracks.bboxes.copy()
@@ -420,7 +431,8 @@ class Tracker:
             clock: Is lapped after ``track`` (who is who) and after ``smooth``; what follows is left to the caller.
 
         Returns:
-            The people in view: ``track_ids``, smoothed ``keypoints``, ``keypoints_raw``, boxes that follow the joints.
+            The people in view: ``track_ids``, smoothed ``keypoints``, ``keypoints_raw``, boxes that follow the joints. Those
+            who are not confirmed yet are left out, unless with ``hindsight``.
 
         Raises:
             ShapeError: The numbers of poses and proposals differ.
@@ -691,9 +703,12 @@ class Tracker:
         sizes = _sizes(seen.bboxes)
         extents = _extents(seen.keypoints, _near(seen.keypoints, seen.valid, seen.bboxes))
         margins = _margins(extents, seen.bboxes, sizes)
+        founded = np.arange(number + 1, number + count + 1, dtype=np.int64)
         return _Tracks(
-            ids=np.arange(_PROVISIONAL + number, _PROVISIONAL + number + count, dtype=np.int64),
-            confirmed=(seen.quality >= config.confirm_pose_threshold)
+            ids=founded + _PROVISIONAL,
+            founded=founded,
+            confirmed=seen.detected
+            & (seen.quality >= config.confirm_pose_threshold)
             & (seen.bbox_scores >= config.confirm_bbox_threshold),
             missed=np.zeros(count, np.int64),
             unseen_s=np.zeros(count, np.float32),
@@ -721,8 +736,13 @@ class Tracker:
         frame_size_wh: tuple[int, int] | None,
         timestamp_s: float,
     ) -> Poses:
-        rows = np.flatnonzero(tracks.confirmed)
-        rows = rows[np.argsort(tracks.ids[rows])]
+        ids = tracks.ids
+        if self._hindsight:
+            known = dict(zip(tracks.founded.tolist(), ids.tolist(), strict=True))
+            self.identities |= {number: identity for number, identity in known.items() if identity < _PROVISIONAL}
+            ids = tracks.founded
+        rows = np.flatnonzero(tracks.confirmed | self._hindsight)
+        rows = rows[np.argsort(ids[rows])]
         bboxes = tracks.bboxes[rows]
         chosen = sources[rows]
         probabilities = poses.keypoint_probabilities
@@ -732,7 +752,7 @@ class Tracker:
             bboxes=bboxes if frame_size_wh is None else clip_boxes(bboxes, frame_size_wh),
             bbox_scores=tracks.bbox_scores[rows],
             skeleton=poses.skeleton,
-            track_ids=tracks.ids[rows],
+            track_ids=ids[rows],
             keypoints_raw=poses.keypoints_raw[chosen],
             keypoint_probabilities=None if probabilities is None else probabilities[chosen],
             frame_index=poses.frame_index,

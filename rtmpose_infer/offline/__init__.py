@@ -1,9 +1,11 @@
 """Tracking a whole video with knowledge of the future: faster, steadier and nearer than frame by frame.
 
 Online, every frame must be answered before the next one comes. A file has no deadline, so here: the detector sees key
-frames only, boxes in between are interpolated from both sides, both networks run one frame per core instead of one
-frame on all cores (which small networks cannot fill), identities can be joined over gaps once the whole video is known,
-and joints are smoothed with the frames that follow, so without lag. Results are the same ``Poses`` as online, in order.
+frames only, boxes in between are interpolated from both sides, and both networks run one frame per core instead of one
+frame on all cores (which small networks cannot fill). Only who is followed where no such box is costs a call of its own.
+Who proves later to be somebody is shown from the first sight on, and who does not is never shown; identities can be
+joined over gaps once the whole video is known; and joints are smoothed with the frames that follow, so without lag.
+Results are the same ``Poses`` as online, in order.
 
 Memory is bounded: a few key intervals of frames, and everything else on disk (see ``spool``).
 """
@@ -13,7 +15,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -23,9 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.association import match
 from rtmpose_infer.errors import InputError
-from rtmpose_infer.geometry import iou_matrix
 from rtmpose_infer.offline.linking import Candidates, KeyLinker
 from rtmpose_infer.offline.refining import Piece, joined_ids, smooth_two_way
 from rtmpose_infer.offline.spool import Spool
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 
 __all__ = ["OfflineConfig", "OfflineTracker"]
 
-_OWN_OVERLAP = 0.3  # of an expected box, from which a box to look in is the track's own
 _LOOKAHEAD = 2  # key frames known beyond a frame before its boxes are decided
 _KEYS_PER_CALL = 2
 _SMOOTHING_REACH_S = 4  # standard deviations of the window that are read before and after a block
@@ -138,8 +137,8 @@ class OfflineTracker:
         with tempfile.TemporaryDirectory(prefix="rtmpose-offline-") as temporary:
             kept = None if work_dir is None else Spool(Path(work_dir), self._fingerprint(video_id))
             with kept or nullcontext(), Spool(Path(temporary), {}) as scratch:
-                summary = self._follow(frames, kept, scratch, progress)
-                yield from _refined(scratch, summary, self.pipeline.estimator, self.config)
+                summary, identities = self._follow(frames, kept, scratch, progress)
+                yield from _refined(scratch, summary, identities, self.pipeline.estimator, self.config)
 
     def _fingerprint(self, video_id: str) -> dict[str, Any]:
         detector = self.pipeline.detector
@@ -158,28 +157,21 @@ class OfflineTracker:
         spool: Spool | None,
         scratch: Spool,
         progress: Callable[[int], None] | None,
-    ) -> _Summary:
-        """Run both networks over the video and give every frame's people an id; keep them in ``scratch``."""
-        skeleton = self.pipeline.estimator.skeleton
+    ) -> tuple[_Summary, dict[int, int]]:
+        """Run both networks over the video and number every frame's people; keep them in ``scratch``.
+
+        Returns:
+            What must be known of the whole video, and the identity of each number.
+        """
         config = replace(self.config.tracker, smoothing=None, det_interval=1)
-        tracker = Tracker(skeleton, config)
+        tracker = Tracker(self.pipeline.estimator.skeleton, config, hindsight=True)
         summary = _Summary()
-        for frame, candidates, poses in self._estimated(frames, spool):
-            known = tracker.propose(None, timestamp_s=frame.time_s, frame_size_wh=frame.size_wh)
-            overlap = iou_matrix(candidates.bboxes, known.bboxes)
-            rows, cols = match(overlap, overlap > _OWN_OVERLAP)
-            owners = np.zeros(len(candidates.bboxes), np.int64)
-            owners[rows] = known.track_ids[cols]
-            # A box of nobody's that all but covers somebody's shows that person once more.
-            kept = (owners > 0) | ~(overlap > config.iou_threshold).any(axis=1)
-            proposals = Proposals(
-                bboxes=candidates.bboxes[kept],
-                bbox_scores=candidates.scores[kept],
-                track_ids=owners[kept],
-                detected=candidates.detected[kept],
-            )
+        for frame, candidates, found in self._estimated(frames, spool):
+            boxes = Detections(candidates.bboxes, candidates.scores, np.zeros(len(candidates.bboxes), np.int64))
+            wanted = tracker.propose(boxes, timestamp_s=frame.time_s, frame_size_wh=frame.size_wh)
+            proposals, poses = self._completed(frame, wanted, candidates, found, spool)
             is_key = frame.index % self.config.key_interval == 0
-            tracked = tracker.update(proposals, poses[kept], timestamp_s=frame.time_s, detected=is_key)
+            tracked = tracker.update(proposals, poses, timestamp_s=frame.time_s, detected=is_key)
             scratch.save(
                 "frame",
                 frame.index,
@@ -193,7 +185,38 @@ class OfflineTracker:
             summary.add(frame.time_s, tracked)
             if progress is not None:
                 progress(frame.index + 1)
-        return summary
+        return summary, tracker.identities
+
+    def _completed(
+        self, frame: _Frame, proposals: Proposals, candidates: Candidates, poses: Poses, spool: Spool | None
+    ) -> tuple[Proposals, Poses]:
+        """Return the proposals with whom the detector really found, and their poses; whose are missing are estimated."""
+        row_of = {box.tobytes(): row for row, box in enumerate(candidates.bboxes)}
+        rows = np.array([row_of.get(box.tobytes(), -1) for box in proposals.bboxes], np.intp)
+        known, own = rows >= 0, rows < 0
+        detected = np.zeros(len(rows), bool)
+        detected[known] = candidates.detected[rows[known]]
+        proposals = replace(proposals, detected=detected)
+        if not own.any():
+            return proposals, poses[rows]
+        alone = Candidates(proposals.bboxes[own], proposals.bbox_scores[own], detected[own])
+        keypoints = np.zeros((len(rows), *poses.keypoints.shape[1:]), np.float32)
+        keypoint_scores = np.zeros(keypoints.shape[:2], np.float32)
+        for chosen, found in (
+            (known, poses[rows[known]]),
+            (own, self._poses(frame, alone, spool, kind="own poses")),
+        ):
+            keypoints[chosen], keypoint_scores[chosen] = found.keypoints, found.keypoint_scores
+        return proposals, Poses(
+            keypoints,
+            keypoint_scores,
+            proposals.bboxes,
+            proposals.bbox_scores,
+            poses.skeleton,
+            frame_index=frame.index,
+            timestamp_s=frame.time_s,
+            frame_size_wh=frame.size_wh,
+        )
 
     def _estimated(
         self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool | None
@@ -236,9 +259,9 @@ class OfflineTracker:
             answers.append(fresh)
         return answers
 
-    def _poses(self, frame: _Frame, candidates: Candidates, spool: Spool | None) -> Poses:
+    def _poses(self, frame: _Frame, candidates: Candidates, spool: Spool | None, *, kind: str = "poses") -> Poses:
         skeleton = self.pipeline.estimator.skeleton
-        saved = None if spool is None else spool.load("poses", frame.index)
+        saved = None if spool is None else spool.load(kind, frame.index)
         if saved is not None and np.array_equal(saved.get("bboxes", ()), candidates.bboxes):
             poses = Poses(
                 keypoints=saved["keypoints"],
@@ -252,7 +275,7 @@ class OfflineTracker:
             poses = self.pipeline.estimator.predict(frame.image, candidates.bboxes, bbox_scores=candidates.scores)
             if spool is not None:
                 spool.save(
-                    "poses",
+                    kind,
                     frame.index,
                     bboxes=candidates.bboxes,
                     keypoints=poses.keypoints,
@@ -373,13 +396,18 @@ class _Summary:
                 ends.append((time_s, bbox))
             self._last.setdefault(track_id, deque(maxlen=6)).append((time_s, bbox))
 
-    def pieces(self) -> list[Piece]:
+    def pieces(self, identities: Mapping[int, int]) -> list[Piece]:
+        """Return one piece for each identity, from the first sight under any of its numbers to the last."""
+        numbers: dict[int, list[int]] = {}
+        for number in sorted(self._first.keys() & identities.keys()):
+            numbers.setdefault(identities[number], []).append(number)
         pieces = []
-        for track_id, first in self._first.items():
-            last = list(self._last[track_id])
+        for identity, own in numbers.items():
+            first = min((self._first[number] for number in own), key=lambda ends: ends[0][0])
+            last = max((list(self._last[number]) for number in own), key=lambda ends: ends[-1][0])
             pieces.append(
                 Piece(
-                    track_id,
+                    identity,
                     start_s=first[0][0],
                     end_s=last[-1][0],
                     first_bbox=first[0][1],
@@ -398,11 +426,14 @@ def _velocity(ends: list[tuple[float, npt.NDArray[np.float32]]]) -> npt.NDArray[
     return np.asarray((b[:2] + b[2:] - a[:2] - a[2:]) / 2 / (end_s - start_s), np.float32)
 
 
-def _refined(scratch: Spool, summary: _Summary, estimator: PoseEstimator, config: OfflineConfig) -> Iterator[Poses]:
+def _refined(
+    scratch: Spool, summary: _Summary, identities: Mapping[int, int], estimator: PoseEstimator, config: OfflineConfig
+) -> Iterator[Poses]:
     """Join and smooth the tracks, block by block; ids are numbered from 1 in the order of first appearance."""
     chances = estimator.calibration
     workers = config.workers or _cores()
-    becomes = joined_ids(summary.pieces(), longest_gap_s=config.longest_gap_s)
+    joined = joined_ids(summary.pieces(identities), longest_gap_s=config.longest_gap_s)
+    becomes = {number: joined[identity] for number, identity in identities.items()}
     final: dict[int, int] = {}
     times = np.array(summary.times_s)
     reach_s = _SMOOTHING_REACH_S * config.smoothing_s
@@ -436,12 +467,17 @@ def _refined(scratch: Spool, summary: _Summary, estimator: PoseEstimator, config
             )
 
 
-def _loaded(scratch: Spool, index: int, becomes: dict[int, int]) -> dict[str, npt.NDArray[Any]]:
+def _loaded(scratch: Spool, index: int, becomes: Mapping[int, int]) -> dict[str, npt.NDArray[Any]]:
+    """Return the people of one frame under their identities, without those who proved to be nobody."""
     data = scratch.load("frame", index)
     if data is None:
         raise InputError(f"frame {index} of the work in progress has gone; its folder was changed while it ran.")
-    data["track_ids"] = np.array([becomes[i] for i in data["track_ids"].tolist()], np.int64)
-    return data
+    size_wh = data.pop("size_wh")
+    ids = np.array([becomes.get(number, 0) for number in data.pop("track_ids").tolist()], np.int64)
+    # Of two numbers of one person in the same frame the older is first, and the person.
+    shown, first = np.unique(ids, return_index=True)
+    rows = np.sort(first[shown > 0])
+    return {name: values[rows] for name, values in data.items()} | {"track_ids": ids[rows], "size_wh": size_wh}
 
 
 def _smoothed(
