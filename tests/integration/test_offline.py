@@ -66,6 +66,45 @@ def test_somebody_hidden_for_a_second_keeps_the_id() -> None:
     assert not any(len(p) for p in results[32:58])
 
 
+def test_somebody_whom_the_detector_finds_no_more_is_followed_and_costs_nothing_when_resumed(tmp_path: Path) -> None:
+    painted = painted_pipeline()
+
+    def forgetful(answer):
+        if len(painted.detector.batches) > 2:
+            answer["dets"][:, 2, 4] = 0
+        return answer
+
+    painted.detector.lie = forgetful
+    results = track(painted, video(50), work_dir=tmp_path, workers=1)
+    assert [len(p) for p in results] == [2] * 50
+    for index, poses in enumerate(results):
+        np.testing.assert_allclose(poses.keypoints[1], joints_of(walk(index)[2]), atol=4)
+    estimated = len(painted.pose.batches)
+    again = track(painted, video(50), work_dir=tmp_path, workers=1)
+    assert len(painted.pose.batches) == estimated
+    np.testing.assert_array_equal(again[49].keypoints, results[49].keypoints)
+
+
+def test_somebody_of_whom_the_detector_is_not_sure_is_shown_from_the_first_sight_once_a_second_confirms_it() -> None:
+    painted = painted_pipeline()
+
+    def unsure(answer):
+        answer["dets"][:, 2, 4] *= 0.4
+        if len(painted.detector.batches) > 1:
+            answer["dets"][:, 1, 4] = 0
+        else:
+            answer["dets"][1:, 1, 4] = 0
+            answer["dets"][:, 1, 4] *= 0.4
+        return answer
+
+    def scene(index: int) -> Boxes:
+        return walk(index) | {1: (300, 40, 350, 160)} if index < 3 else walk(index)
+
+    painted.detector.lie = unsure
+    results = track(painted, video(30, scene), workers=1)
+    assert [p.track_ids.tolist() for p in results] == [[1, 2]] * 30
+
+
 def test_smoothing_uses_both_sides_so_it_does_not_lag() -> None:
     results = track(painted_pipeline(), video(60))
     raw = np.stack([p.keypoints_raw[0] for p in results[10:50]])

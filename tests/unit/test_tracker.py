@@ -201,6 +201,21 @@ def test_a_weak_newcomer_is_shown_only_when_a_second_detection_supports_it() -> 
     assert later == [0] * 20
 
 
+def test_with_hindsight_people_are_numbered_from_the_first_sight_and_known_when_confirmed() -> None:
+    stage = Stage()
+    stage.tracker = Tracker(SKELETON, TrackerConfig(smoothing=None), hindsight=True)
+    weak, ghost = (standing(x, scores=0.4, bbox_score=0.35) for x in (300, 800))
+    results = [stage.show([weak, ghost])] + [stage.show([weak]) for _ in range(12)]
+    assert len(results[0]) == 2
+    numbers = {id_at(result, weak) for result in results}
+    assert len(numbers) == 1
+    assert stage.tracker.identities == {numbers.pop(): 1}
+    stage.show([])
+    stage.pose_counts.clear()
+    stage.play(lambda _: [], 9)  # out of sight, and left to whoever knows the next detection
+    assert stage.pose_counts == [0] * 9
+
+
 def test_the_ids_that_are_shown_have_no_gaps_for_those_who_never_were() -> None:
     stage = Stage()
     stage.show([standing(100, scores=0.4, bbox_score=0.35)])  # seen once, and never again
