@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend, own_form
 from rtmpose_infer.batching import check_input, run_in_batches
+from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import InputError, OutputMismatchError
 from rtmpose_infer.geometry import clip_boxes, nms
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
@@ -26,7 +27,6 @@ from rtmpose_infer.zoo import resolve, spec_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -39,7 +39,7 @@ Floats = npt.NDArray[np.float32]
 _YOLOX_STRIDES = ((8, 16, 32), (8, 16, 32, 64))
 
 
-class PersonDetector:
+class PersonDetector(Closing):
     """Finds people (or whatever the network was trained on) in frames.
 
     ``predict`` may be called from several threads at once.
@@ -215,14 +215,6 @@ class PersonDetector:
     def close(self) -> None:
         """Free the network; may be called twice."""
         self.backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 Found = list[tuple[Floats, Floats, npt.NDArray[np.int64]]]

@@ -13,6 +13,7 @@ import numpy.typing as npt
 from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend, own_form
 from rtmpose_infer.batching import check_input, run_in_batches
 from rtmpose_infer.calibration import Calibration
+from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import DTypeError, InputError, ModelError, OutputMismatchError, ShapeError
 from rtmpose_infer.geometry import check_boxes, crop_transform
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
@@ -25,7 +26,6 @@ from rtmpose_infer.zoo import resolve, spec_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -38,7 +38,7 @@ __all__ = ["PoseEstimator"]
 Floats = npt.NDArray[np.float32]
 
 
-class PoseEstimator:
+class PoseEstimator(Closing):
     """Estimates the poses of people whose boxes are known.
 
     ``predict`` may be called from several threads at once.
@@ -226,14 +226,6 @@ class PoseEstimator:
     def close(self) -> None:
         """Free the network; may be called twice."""
         self.backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _output_names(names: Sequence[str], spec: ModelSpec, *, vectors: bool) -> tuple[str, str]:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend
 from rtmpose_infer.batching import check_input, run_in_batches
+from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import InputError, ModelError, OutputMismatchError
 from rtmpose_infer.geometry import CropTransform, clip_boxes, crop_transform, nms
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
@@ -27,7 +28,6 @@ from rtmpose_infer.zoo import resolve, spec_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     from typing_extensions import Self
 
@@ -41,7 +41,7 @@ Floats = npt.NDArray[np.float32]
 _FAR = 1e6  # pixels
 
 
-class OneStageEstimator:
+class OneStageEstimator(Closing):
     """Finds people and their poses with one network.
 
     ``predict`` may be called from several threads at once.
@@ -224,14 +224,6 @@ class OneStageEstimator:
     def close(self) -> None:
         """Free the network; may be called twice."""
         self.backend.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _check_options(score_threshold: float, iou_threshold: float, max_people: int) -> None:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from rtmpose_infer.closing import Closing
 from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import ClosedError, InputError
 from rtmpose_infer.estimator import PoseEstimator
@@ -36,10 +37,8 @@ from rtmpose_infer.tracker import Proposals, Tracker, TrackerConfig
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
     import numpy.typing as npt
-    from typing_extensions import Self
 
     from rtmpose_infer.backends import BackendConfig, BackendInfo
     from rtmpose_infer.preprocess import Frame
@@ -55,7 +54,7 @@ _MOST_SHARES = 4
 Stream = TypeVar("Stream", bound=Hashable)
 
 
-class PosePipeline:
+class PosePipeline(Closing):
     """A detector and a pose network, or one network for both, loaded once for any number of trackers and threads.
 
     Args:
@@ -257,14 +256,6 @@ class PosePipeline:
                 network.close()
         self._streams.clear()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
 
 @dataclass(frozen=True, eq=False)
 class _Frame:
@@ -382,7 +373,7 @@ def _advance(
     return tracked
 
 
-class PoseTracker:
+class PoseTracker(Closing):
     """Tracks the poses of people through one stream of frames.
 
         with PoseTracker() as tracker:
@@ -502,11 +493,3 @@ class PoseTracker:
             self._executor = None
         if self._owns_pipeline:
             self.pipeline.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -7,15 +7,16 @@ can fail) is each adapter's ``load`` function; running is the hot path and must 
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import (
     BackendError,
     ClosedError,
@@ -25,11 +26,6 @@ from rtmpose_infer.errors import (
     OutputMismatchError,
     ShapeError,
 )
-
-if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
 
 __all__ = ["Arrays", "Backend", "BackendConfig", "BackendInfo", "TensorSpec", "run_in_sizes"]
 
@@ -111,7 +107,7 @@ class BackendConfig:
             raise InputError(f"batch_sizes must be ascending and positive, got {self.batch_sizes}.")
 
 
-class Backend(ABC):
+class Backend(Closing):
     """A network loaded into a runtime.
 
     Attributes:
@@ -188,14 +184,6 @@ class Backend(ABC):
     def close(self) -> None:
         """Free the network; may be called twice."""
         self._closed = True
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def run_in_sizes(feeds: Arrays, sizes: tuple[int, ...], run: Callable[[Arrays], Arrays]) -> Arrays:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import InputError
 from rtmpose_infer.offline.linking import Candidates, KeyLinker
 from rtmpose_infer.offline.refining import Piece, joined_ids, smooth_two_way
@@ -35,10 +36,6 @@ from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.tracker import Proposals, Tracker, TrackerConfig
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
-    from typing_extensions import Self
-
     from rtmpose_infer.estimator import PoseEstimator
     from rtmpose_infer.preprocess import Frame
 
@@ -78,7 +75,7 @@ class OfflineConfig:
             raise InputError(f"workers must be at least 1, got {self.workers}.")
 
 
-class OfflineTracker:
+class OfflineTracker(Closing):
     """Tracks whole videos.
 
         with OfflineTracker() as tracker:
@@ -287,14 +284,6 @@ class OfflineTracker:
         """Free the networks unless they are shared; may be called twice."""
         if self._owns_pipeline:
             self.pipeline.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 @dataclass(frozen=True, eq=False)

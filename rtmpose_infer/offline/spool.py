@@ -21,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import InputError, MediaError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import TracebackType
 
-    from typing_extensions import Self
 
 __all__ = ["Spool"]
 
@@ -36,7 +35,7 @@ _MOST_FRAMES = 100_000_000
 _PREFIX = struct.Struct("<4sIII")  # magic, length of the description, length of the arrays, checksum of both
 
 
-class Spool:
+class Spool(Closing):
     """A folder of arrays by kind and frame; close it, or use it as a context manager.
 
     Args:
@@ -117,14 +116,6 @@ class Spool:
     def close(self) -> None:
         """Close the file; may be called twice."""
         self._file.close()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _find_answers(self) -> int:
         """Note where each whole record begins, and return where the last one ends."""

@@ -13,22 +13,19 @@ import math
 import os
 import re
 import time
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import InputError, MediaError
 from rtmpose_infer.video._pyav import import_av, reason, without_credentials
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = [
     "MAX_FRAME_PIXELS",
@@ -88,7 +85,7 @@ class Frame:
     name: str | None = None
 
 
-class FrameSource(ABC):
+class FrameSource(Closing):
     """An iterator of frames, read once, in order; a context manager that closes what it opened.
 
     Attributes:
@@ -119,16 +116,8 @@ class FrameSource(ABC):
             MediaError: After the last readable frame, when the source ended too early or had no frame at all.
         """
 
-    def close(self) -> None:  # noqa: B027  # pictures hold nothing open
+    def close(self) -> None:
         """Release the file or device; frames already yielded stay valid. Calling it again does nothing."""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def open_source(source: str | os.PathLike[str] | int, *, picture_rate: float = _DEFAULT_PICTURE_RATE) -> FrameSource:

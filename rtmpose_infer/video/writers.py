@@ -17,18 +17,15 @@ import math
 import os
 from fractions import Fraction
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
 import numpy.typing as npt
 
+from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import DTypeError, MediaError, ShapeError
 from rtmpose_infer.video._pyav import import_av, reason
-
-if TYPE_CHECKING:
-    from typing_extensions import Self
 
 __all__ = ["FrameWriter", "PictureWriter", "VideoWriter", "open_writer"]
 
@@ -136,7 +133,7 @@ class PictureWriter:
             self._created = False
 
 
-class VideoWriter:
+class VideoWriter(Closing):
     """H.264 video in an MP4, with the frames' own times; a context manager.
 
     The first frame fixes the size: odd sizes gain a row or column (4:2:0 needs even ones), sides above 8192 are scaled
@@ -210,14 +207,6 @@ class VideoWriter:
         except (self._av.FFmpegError, OSError) as error:
             raise MediaError(f"{self.path}: finishing the video failed: {reason(error)}. Is the disk full?") from error
         self._put_index_in_front()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def _next_ticks(self) -> int:
         return (self._last_ticks or 0) + self._frame_ticks
