@@ -1,7 +1,7 @@
 """Whole videos looked at first, against frame by frame: how fast, and how much better.
 
     python benchmarks/offline.py speed VIDEO... [--detector ...] [--pose ...] [--backend ...] [--rounds 3] [--key-intervals 5]
-    python benchmarks/offline.py quality --shared FOLDER [--scenes MOT17-09 ...] [--noise moderate]
+    python benchmarks/offline.py quality --shared FOLDER [--scenes MOT17-09 ...] [--noise moderate] [--seed 0 1]
 
 ``speed``: decoding, both networks and tracking of each video, online (``PoseTracker``, detector on every fifth frame) and
 offline (``OfflineTracker``), each with networks of its own and its defaults. They take turns, round by round, so a busy machine slows both down.
@@ -9,7 +9,8 @@ Prints frames per second, the ratio (goal: at least 1.3 on two cores), detector 
 square acceleration of joints, pixels per frame²).
 
 ``quality``: the tracking laboratory's scenes, whose truth is known (``benchmarks/tracking``): the same observer stands for
-the networks of both. Prints IDF1, identity switches, OKS-AP of COCO's evaluation code, jitter and error of joints.
+the networks of both. Prints IDF1, HOTA, MOTA, identity switches, OKS-AP of COCO's evaluation code, jitter and error of
+joints; the last rows add counts and weight the rest by the people to be found.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -172,26 +173,44 @@ def precision(truth: list[PeopleFrame], poses: list[Poses]) -> float:
 def quality(arguments: argparse.Namespace) -> None:
     noise = {"none": world.NONE, "moderate": world.MODERATE, "heavy": world.HEAVY}[arguments.noise]
     sigmas = world.SKELETON.oks_sigmas
-    print("| scene | | IDF1 | switches | AP | jitter px/frame² | error px | detector calls |")
-    print("|---|---|---|---|---|---|---|---|")
-    for scene in world.load_scenes(arguments.shared, names=arguments.scenes):
-        sights = world.Sights(scene, noise)
-        truth = sights.truth()
-        for name in ("online", "offline"):
-            observer = world.Observer(sights)
-            if name == "online":
-                poses = followed(observer)
-            else:
-                poses = list(OfflineTracker(ObservedNetworks(observer)).track(numbered(scene)))  # type: ignore[arg-type]
-            people = [people_from_poses(p) for p in poses]
-            identity = identity_report(truth, people, sigmas=sigmas)
-            motion = matched_motion_report(truth, people, sigmas=sigmas)
-            print(
-                f"| {scene.name} | {name} | {100 * identity.idf1:.1f} | {identity.id_switches} | "
-                f"{100 * precision(truth, poses):.1f} | {motion.jitter_px:.2f} | {motion.error_px:.2f} | "
-                f"{observer.detector_calls} |",
-                flush=True,
-            )
+    print("| scene | | IDF1 | HOTA | MOTA | switches | AP | jitter px/frame² | error px | detector calls | poses |")
+    print("|---|---|---|---|---|---|---|---|---|---|---|")
+    rows: dict[str, list[list[float]]] = {"online": [], "offline": []}
+    weights = []
+    for seed in arguments.seed:
+        for scene in world.load_scenes(arguments.shared, names=arguments.scenes, seed=seed):
+            sights = world.Sights(scene, noise, seed=seed)
+            truth = sights.truth()
+            for name, found in rows.items():
+                observer = world.Observer(sights)
+                if name == "online":
+                    poses = followed(observer)
+                else:
+                    poses = list(OfflineTracker(ObservedNetworks(observer)).track(numbered(scene)))  # type: ignore[arg-type]
+                people = [people_from_poses(p) for p in poses]
+                identity = identity_report(truth, people, sigmas=sigmas)
+                motion = matched_motion_report(truth, people, sigmas=sigmas)
+                shares = [identity.idf1, identity.hota, identity.mota]
+                counts = [identity.id_switches, observer.detector_calls, observer.poses_estimated]
+                found.append([*shares, precision(truth, poses), motion.jitter_px, motion.error_px, *counts])
+                print(
+                    line(f"{scene.name}, {seed}" if len(arguments.seed) > 1 else scene.name, name, found[-1]),
+                    flush=True,
+                )
+            weights.append(identity.truth)
+    if len(weights) > 1:
+        for name, found in rows.items():
+            table = np.array(found)
+            means, sums = np.average(table[:, :6], axis=0, weights=weights), table[:, 6:].sum(axis=0)
+            print(line("all", name, [*means, *sums]))
+
+
+def line(scene: str, name: str, figures: Sequence[float]) -> str:
+    """Return a row of the table of ``quality``."""
+    idf1, hota, mota, ap, jitter, error, switches, calls, poses = figures
+    percent = [f"{100 * value:.1f}" for value in (idf1, hota, mota, ap)]
+    cells = [scene, name, *percent[:3], f"{switches:.0f}", percent[3], f"{jitter:.2f}", f"{error:.2f}"]
+    return f"| {' | '.join([*cells, f'{calls:.0f}', f'{poses:.0f}'])} |"
 
 
 def main() -> None:
@@ -210,6 +229,7 @@ def main() -> None:
     good.add_argument("--shared", type=Path, required=True, help="folder with data/tracking/mot_gt and penn_action.npz")
     good.add_argument("--scenes", nargs="*")
     good.add_argument("--noise", default="moderate", choices=["none", "moderate", "heavy"])
+    good.add_argument("--seed", type=int, nargs="+", default=[0], help="one or more runs of bad luck")
     good.set_defaults(run=quality)
     arguments = parser.parse_args()
     arguments.run(arguments)
