@@ -200,7 +200,7 @@ def _finish_pose(graph: GraphBuilder, vectors: Sequence[str], keypoints: int, sp
         points, scores = add_simcc_decoding(graph, *vectors, split_ratio=spec.split_ratio)
         graph.output(points, "keypoints", np.float32, [form.batch_dim, keypoints, 2])
         graph.output(scores, "scores", np.float32, [form.batch_dim, keypoints])
-    if form.raw or form.vectors:
+    if form.raw or form.vectors or spec.flip_test:  # the flip test averages vectors
         for name, source, count in zip(("simcc_x", "simcc_y"), vectors, bins, strict=True):
             graph.output(source, name, np.float32, [form.batch_dim, keypoints, count])
     return "simcc" if form.raw else "keypoints"

@@ -28,6 +28,7 @@ FLIP_PAIRS = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 TEACHER_SCORE_THRESHOLD = 0.35
 UPPER_BODY = np.arange(17) < 11  # face and arms
 MIN_HALF_BODY_JOINTS = 4
+EMPTY_SHARE = 0.08
 
 
 def pack_pose(shared: Path, work: Path) -> None:
@@ -56,9 +57,18 @@ def pack_pose(shared: Path, work: Path) -> None:
 
 
 def pack_pictures(shared: Path, work: Path) -> None:
-    """Write `pictures.npy` (N, 256, 256, 3) uint8 BGR, still squashed, and their original sizes."""
+    """Write `pictures.npy` (N, 256, 256, 3) uint8 BGR, still squashed, their original sizes, and `picture_boxes.npz`.
+
+    The latter holds the persons' boxes (M, 4) x0, y0, x1, y1 in squashed pixels and the picture (M,) each lies in.
+    """
     source = shared / "data" / "person_boxes_train"
-    records = json.loads((source / "persons.json").read_text())["images"]
+    document = json.loads((source / "persons.json").read_text())
+    records = document["images"]
+    rows = {record["id"]: row for row, record in enumerate(records)}
+    boxes = np.array([person["bbox"] for person in document["annotations"]], np.float32)
+    boxes[:, 2:] += boxes[:, :2]
+    owners = np.array([rows[person["image_id"]] for person in document["annotations"]])
+    np.savez(work / "picture_boxes.npz", boxes=boxes, pictures=owners)
     pictures = np.lib.format.open_memmap(
         work / "pictures.npy", mode="w+", dtype=np.uint8, shape=(len(records), 256, 256, 3)
     )
@@ -73,7 +83,8 @@ def pack_pictures(shared: Path, work: Path) -> None:
 class PoseCrops:
     """Augmented person crops with one soft-label centre and weight per keypoint.
 
-    Ground truth wins where it exists; where it is missing the stand-in network's keypoint is used at a lower weight.
+    Ground truth wins where it exists; where it is missing the stand-in network's keypoint is used at a lower weight. A
+    few crops show nobody, for detectors are wrong at times, and a network that never saw a wall finds shoulders in it.
     """
 
     def __init__(self, work: Path, *, coco_share: float = 0.6) -> None:
@@ -86,6 +97,10 @@ class PoseCrops:
         self.weights = (labelled + 0.5 * taught).astype(np.float32)
         coco = labels["source"] < 2
         self.probability = np.where(coco, coco_share / coco.sum(), (1 - coco_share) / (~coco).sum())
+        self.pictures = np.load(work / "pictures.npy", mmap_mode="r")
+        self.picture_sizes = np.load(work / "picture_sizes.npy")
+        persons = np.load(work / "picture_boxes.npz")
+        self.persons = [persons["boxes"][persons["pictures"] == row] for row in range(len(self.pictures))]
 
     def batch(
         self, rng: np.random.Generator, size: int, input_wh: tuple[int, int], strength: float
@@ -125,6 +140,8 @@ class PoseCrops:
             cv2.warpAffine(self.images[index], matrix, input_wh, dst=images[row], flags=cv2.INTER_LINEAR)
             points[row] = (self.points[index] @ linear.T + offset)[order]
             weights[row] = self.weights[index][order]
+            if rng.random() < EMPTY_SHARE and self._draw_nobody(rng, images[row]):
+                weights[row] = 0
         cover(images, rng, strength)
         inside = ((points > -0.5) & (points < np.array(input_wh) - 0.5)).all(-1)
         return degrade(colour_jitter(images, rng, strength), rng, strength), points, weights * inside
@@ -133,6 +150,25 @@ class PoseCrops:
         """Return a little shear and a change of the aspect: people of other builds, cameras at other angles."""
         stretch = np.exp(strength * rng.normal(0, 0.06))
         return np.array([[stretch, strength * rng.normal(0, 0.06)], [0.0, 1 / stretch]])
+
+    def _draw_nobody(self, rng: np.random.Generator, out: np.ndarray) -> bool:
+        """Fill a crop (H, W, 3) with a part of a picture where nobody is; say whether one was found."""
+        height, width = out.shape[:2]
+        index = rng.integers(len(self.pictures))
+        squash = 256 / self.picture_sizes[index]
+        persons = self.persons[index]
+        for _ in range(8):
+            tall = self.picture_sizes[index][1] * np.exp(rng.uniform(np.log(0.1), np.log(0.7)))
+            size = np.array([tall * width / height, tall]) * squash
+            corner = rng.random(2) * np.maximum(256 - size, 1)
+            shared = (np.minimum(persons[:, 2:], corner + size) - np.maximum(persons[:, :2], corner)).clip(0).prod(1)
+            own = (persons[:, 2:] - persons[:, :2]).prod(1)
+            if (shared < 0.1 * np.minimum(own, size.prod())).all():
+                scale = np.array([width, height]) / size
+                matrix = np.hstack([np.diag(scale), (-scale * corner)[:, None]])
+                cv2.warpAffine(self.pictures[index], matrix, (width, height), dst=out, flags=cv2.INTER_LINEAR)
+                return True
+        return False
 
     def _half_body(self, index: int, rng: np.random.Generator) -> np.ndarray:
         """Return a box around the joints above or below the hips, or the whole person where few are labelled.
