@@ -40,12 +40,13 @@ def main() -> None:
     parser.add_argument("--shared", type=Path, default=CHECKOUT.parent / "shared")
     parser.add_argument("--detector", type=Path, default=CHECKOUT / "models" / "embedded" / "embedded-detector.onnx")
     parser.add_argument("--pose", type=Path, default=CHECKOUT / "models" / "embedded" / "embedded-pose.onnx")
+    parser.add_argument("--flip-test", action="store_true")
     options = parser.parse_args()
     folder = options.shared / "data" / "coco_val_dev"
     truth = load_truth(folder / "person_keypoints.json")
     with (
         PersonDetector(options.detector, score_threshold=0.05) as detector,
-        PoseEstimator(options.pose) as pose,
+        PoseEstimator(options.pose, flip_test=options.flip_test) as pose,
     ):
         boxes, given, whole = [], [], []
         for record in truth.imgs.values():
