@@ -189,7 +189,9 @@ def main() -> None:
         for name, value in zip(_PER_FRAME, measured, strict=True):
             frames[name][i] = value
         for name, value in seconds.items():
-            stages.setdefault(name, np.full(options.frames + _WARM_UP, 0.0))[i] = value
+            if name not in stages:
+                stages[name] = np.full(options.frames + _WARM_UP, 0.0)
+            stages[name][i] = value
         if i in {_SETTLED, options.frames + _WARM_UP - 1}:
             resident.append(resident_bytes())
 

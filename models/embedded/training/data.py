@@ -28,7 +28,7 @@ FLIP_PAIRS = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 TEACHER_SCORE_THRESHOLD = 0.35
 UPPER_BODY = np.arange(17) < 11  # face and arms
 MIN_HALF_BODY_JOINTS = 4
-EMPTY_SHARE = 0.08
+EMPTY_SHARE = 0.08  # of the crops show nobody
 
 
 def pack_pose(shared: Path, work: Path) -> None:
@@ -111,7 +111,8 @@ class PoseCrops:
             rng: Source of all randomness.
             size: Samples in the batch.
             input_wh: Network input, pixels.
-            strength: 0 gives the plain evaluation crop with a flip, 1 the full augmentation.
+            strength: 0 gives the plain evaluation crop with a flip, 1 the full augmentation; a share of crops shows
+                nobody at any strength.
         """
         width, height = input_wh
         chosen = rng.choice(len(self.boxes), size, p=self.probability)
@@ -224,7 +225,7 @@ def cover(images: np.ndarray, rng: np.random.Generator, strength: float) -> None
     """Cover parts of images (B, H, W, 3) in place: with one colour, or with a piece of another image of the batch."""
     size, height, width = images.shape[:3]
     sources = images.copy()
-    for row, image in enumerate(images):
+    for image in images:
         while rng.random() < 0.4 * strength:
             hole = (rng.uniform(0.1, 0.4, 2) * (width, height)).astype(int)
             left, top = (rng.random(2) * (np.array([width, height]) - hole)).astype(int)
@@ -233,7 +234,7 @@ def cover(images: np.ndarray, rng: np.random.Generator, strength: float) -> None
                 target[:] = rng.integers(0, 256, 3)
             else:
                 x, y = (rng.random(2) * (np.array([width, height]) - hole)).astype(int)
-                target[:] = sources[(row + rng.integers(1, size)) % size, y : y + hole[1], x : x + hole[0]]
+                target[:] = sources[rng.integers(size), y : y + hole[1], x : x + hole[0]]
 
 
 def degrade(images: np.ndarray, rng: np.random.Generator, strength: float) -> np.ndarray:

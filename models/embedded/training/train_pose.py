@@ -35,7 +35,7 @@ DEEPEN, WIDEN = 0.167, 0.25
 SPLIT = 2.0
 SHARPNESS = 10.0
 MAP_STRIDE = 8
-GENTLE_FROM = 0.8  # share of the run from which augmentation is as weak as in use
+GENTLE_FROM = 0.8  # share of the run from which the augmentation is half as strong, nearer to the crops of use
 
 
 class TrainedPose(nn.Module):
