@@ -1,4 +1,4 @@
-"""How many pictures go into one call of a network.
+"""Running pictures through a loaded network: who holds it, and how many go into one call.
 
 A runtime tells what it can do by the batch axis of its shapes (fixed or dynamic) and by ``Backend.batch_sizes``. Where
 every size is as good (ONNX Runtime on a CPU), all people of a frame go in one call and nothing is padded; where
@@ -11,24 +11,58 @@ the processor's caches (0.9 instead of 0.5 ms a crop, measured with a network of
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import ModelError
+from rtmpose_infer.preprocess import InputBuffer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rtmpose_infer.backends.base import Arrays, Backend
+    from rtmpose_infer.backends.base import Arrays, Backend, BackendInfo
     from rtmpose_infer.model_spec import ModelSpec
-    from rtmpose_infer.preprocess import Frame, InputBuffer
+    from rtmpose_infer.preprocess import Frame
     from rtmpose_infer.stages import StageClock
 
-__all__ = ["batch_plan", "check_input", "run_in_batches"]
+__all__ = ["HeldNetwork", "batch_plan", "check_input", "run_in_batches"]
 
 _LARGEST_BATCH = 64
+
+
+class HeldNetwork(Closing):
+    """Base of whatever runs pictures through one loaded network, from several threads at once.
+
+    Attributes:
+        backend: The network.
+        spec: What it wants and gives.
+    """
+
+    backend: Backend
+    spec: ModelSpec
+
+    def _hold(self, backend: Backend, spec: ModelSpec) -> None:
+        self.backend, self.spec = backend, spec
+        self._local = threading.local()
+
+    def _buffer(self) -> InputBuffer:
+        """Return this thread's own buffer for the network's input."""
+        buffer: InputBuffer | None = getattr(self._local, "buffer", None)
+        if buffer is None:
+            buffer = self._local.buffer = InputBuffer(self.spec)
+        return buffer
+
+    def describe(self) -> BackendInfo:
+        """Return what the network really runs on."""
+        return self.backend.describe()
+
+    def close(self) -> None:
+        """Free the network; may be called twice."""
+        self.backend.close()
 
 
 def batch_plan(count: int, *, fixed: int | None, sizes: tuple[int, ...] | None) -> list[tuple[int, int, int]]:

@@ -6,7 +6,6 @@ raw rows. Thresholds hold on all three: on a graph with its own NMS they can onl
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -14,13 +13,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend, own_form
-from rtmpose_infer.batching import check_input, run_in_batches
-from rtmpose_infer.closing import Closing
+from rtmpose_infer.backends import Backend, BackendConfig, load_backend, own_form
+from rtmpose_infer.batching import HeldNetwork, check_input, run_in_batches
 from rtmpose_infer.errors import InputError, OutputMismatchError
 from rtmpose_infer.geometry import clip_boxes, nms
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
-from rtmpose_infer.preprocess import InputBuffer, check_frame, letterbox_into
+from rtmpose_infer.preprocess import check_frame, letterbox_into
 from rtmpose_infer.results import Detections
 from rtmpose_infer.stages import NO_CLOCK, StageClock
 from rtmpose_infer.zoo import resolve, spec_fields
@@ -39,7 +37,7 @@ Floats = npt.NDArray[np.float32]
 _YOLOX_STRIDES = ((8, 16, 32), (8, 16, 32, 64))
 
 
-class PersonDetector(Closing):
+class PersonDetector(HeldNetwork):
     """Finds people (or whatever the network was trained on) in frames.
 
     ``predict`` may be called from several threads at once.
@@ -126,8 +124,7 @@ class PersonDetector(Closing):
         max_detections: int,
     ) -> None:
         _check_options(score_threshold, iou_threshold, max_detections)
-        self.backend = backend
-        self.spec = spec
+        self._hold(backend, spec)
         self._score_threshold = score_threshold
         self._iou_threshold = min(iou_threshold, 1.0 if spec.suppression_iou is None else spec.suppression_iou)
         self._label = _label_index(label, spec.class_names)
@@ -140,7 +137,6 @@ class PersonDetector(Closing):
             "yolox": _YoloxDecoder(spec.input_size_wh, score_threshold),
         }
         self._decode = decoders[spec.head]
-        self._local = threading.local()
 
     def predict(self, frame: npt.NDArray[np.uint8], *, clock: StageClock = NO_CLOCK) -> Detections:
         """Return the boxes in one frame, best first.
@@ -201,20 +197,6 @@ class PersonDetector(Closing):
         bboxes, scores, labels = bboxes[solid], scores[solid], labels[solid]
         kept = nms(bboxes, scores, iou_threshold=self._iou_threshold, labels=labels)[: self._max_detections]
         return Detections(bboxes[kept], scores[kept], labels[kept])
-
-    def _buffer(self) -> InputBuffer:
-        buffer = getattr(self._local, "buffer", None)
-        if buffer is None:
-            buffer = self._local.buffer = InputBuffer(self.spec)
-        return buffer
-
-    def describe(self) -> BackendInfo:
-        """Return what the network really runs on."""
-        return self.backend.describe()
-
-    def close(self) -> None:
-        """Free the network; may be called twice."""
-        self.backend.close()
 
 
 Found = list[tuple[Floats, Floats, npt.NDArray[np.int64]]]

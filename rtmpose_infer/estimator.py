@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -10,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend, own_form
-from rtmpose_infer.batching import check_input, run_in_batches
+from rtmpose_infer.backends import Backend, BackendConfig, load_backend, own_form
+from rtmpose_infer.batching import HeldNetwork, check_input, run_in_batches
 from rtmpose_infer.calibration import Calibration
-from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import DTypeError, InputError, ModelError, OutputMismatchError, ShapeError
 from rtmpose_infer.geometry import check_boxes, crop_transform
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
-from rtmpose_infer.preprocess import InputBuffer, check_frame, crop_into
+from rtmpose_infer.preprocess import check_frame, crop_into
 from rtmpose_infer.results import Poses
 from rtmpose_infer.simcc import average_mirrored, decode_simcc, mask_unfound
 from rtmpose_infer.skeletons import unnamed_skeleton
@@ -38,7 +36,7 @@ __all__ = ["PoseEstimator"]
 Floats = npt.NDArray[np.float32]
 
 
-class PoseEstimator(Closing):
+class PoseEstimator(HeldNetwork):
     """Estimates the poses of people whose boxes are known.
 
     ``predict`` may be called from several threads at once.
@@ -85,8 +83,7 @@ class PoseEstimator(Closing):
             raise ModelError("the pose network's skeleton is unknown; pass skeleton=….")
         if spec.flip_test and spec.skeleton == unnamed_skeleton(spec.skeleton.num_keypoints):
             raise ModelError("a flip test needs to know left from right; pass skeleton=… or leave out flip_test.")
-        self.backend = backend
-        self.spec = spec
+        self._hold(backend, spec)
         self.skeleton: Skeleton = spec.skeleton
         check_input(backend, spec, "the pose network")
         self._vectors = spec.head == "simcc" or spec.flip_test
@@ -96,7 +93,6 @@ class PoseEstimator(Closing):
             if spec.calibration is None
             else Calibration.from_mapping(spec.calibration, num_keypoints=spec.skeleton.num_keypoints)
         )
-        self._local = threading.local()
 
     def predict(
         self,
@@ -212,20 +208,6 @@ class PoseEstimator(Closing):
             keypoint_probabilities=None if self.calibration is None else self.calibration.probabilities(scores),
             frame_size_wh=size_wh,
         )
-
-    def _buffer(self) -> InputBuffer:
-        buffer = getattr(self._local, "buffer", None)
-        if buffer is None:
-            buffer = self._local.buffer = InputBuffer(self.spec)
-        return buffer
-
-    def describe(self) -> BackendInfo:
-        """Return what the network really runs on."""
-        return self.backend.describe()
-
-    def close(self) -> None:
-        """Free the network; may be called twice."""
-        self.backend.close()
 
 
 def _output_names(names: Sequence[str], spec: ModelSpec, *, vectors: bool) -> tuple[str, str]:

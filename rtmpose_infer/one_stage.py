@@ -7,20 +7,18 @@ inverse of that warp. (A resize into the corner, as detectors want it, is off by
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig, BackendInfo, load_backend
-from rtmpose_infer.batching import check_input, run_in_batches
-from rtmpose_infer.closing import Closing
+from rtmpose_infer.backends import Backend, BackendConfig, load_backend
+from rtmpose_infer.batching import HeldNetwork, check_input, run_in_batches
 from rtmpose_infer.errors import InputError, ModelError, OutputMismatchError
 from rtmpose_infer.geometry import CropTransform, clip_boxes, crop_transform, nms
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
-from rtmpose_infer.preprocess import InputBuffer, check_frame, crop_into
+from rtmpose_infer.preprocess import check_frame, crop_into
 from rtmpose_infer.results import Poses
 from rtmpose_infer.simcc import mask_unfound
 from rtmpose_infer.stages import NO_CLOCK, StageClock
@@ -41,7 +39,7 @@ Floats = npt.NDArray[np.float32]
 _FAR = 1e6  # pixels
 
 
-class OneStageEstimator(Closing):
+class OneStageEstimator(HeldNetwork):
     """Finds people and their poses with one network.
 
     ``predict`` may be called from several threads at once.
@@ -116,8 +114,7 @@ class OneStageEstimator(Closing):
         _check_options(score_threshold, iou_threshold, max_people)
         if spec.skeleton is None:
             raise ModelError("the one-stage network's skeleton is unknown; pass skeleton=….")
-        self.backend = backend
-        self.spec = spec
+        self._hold(backend, spec)
         self.skeleton: Skeleton = spec.skeleton
         self._score_threshold = score_threshold
         self._iou_threshold = iou_threshold
@@ -129,7 +126,6 @@ class OneStageEstimator(Closing):
                 "the one-stage network's file promises the outputs dets and keypoints, it has "
                 f"{', '.join(sorted(names))}. Export it again."
             )
-        self._local = threading.local()
 
     def predict(self, frame: npt.NDArray[np.uint8], *, clock: StageClock = NO_CLOCK) -> Poses:
         """Return the people in one frame, best first.
@@ -210,20 +206,6 @@ class OneStageEstimator(Closing):
             skeleton=self.skeleton,
             frame_size_wh=size_wh,
         )
-
-    def _buffer(self) -> InputBuffer:
-        buffer = getattr(self._local, "buffer", None)
-        if buffer is None:
-            buffer = self._local.buffer = InputBuffer(self.spec)
-        return buffer
-
-    def describe(self) -> BackendInfo:
-        """Return what the network really runs on."""
-        return self.backend.describe()
-
-    def close(self) -> None:
-        """Free the network; may be called twice."""
-        self.backend.close()
 
 
 def _check_options(score_threshold: float, iou_threshold: float, max_people: int) -> None:
