@@ -152,6 +152,9 @@ class PoseEstimator(HeldNetwork):
                     begin, stop = max(first, before + start), min(first + len(crops), before + end)
                     if begin < stop:
                         rows = crops[begin - first : stop - first]
+                        if before and begin - before >= first:  # cut for this very call
+                            rows[:] = crops[begin - before - first : stop - before - first, :, ::-1]
+                            continue
                         crop_into(frame, transform[begin - before : stop - before], rows)
                         if before:
                             rows[:] = rows[:, :, ::-1].copy()
