@@ -32,6 +32,8 @@ from rtmpose_infer.skeletons import load_skeleton
 DEPLOYED = "deployed."
 SMALLEST_STORED_HALF = 64
 SUPPRESSION = Suppression(score_threshold=0.05, iou_threshold=0.6)
+# Most pictures and nearly all videos are wider than high: a quarter to a half of a square would be padding.
+DETECTOR_WH = (416, 320)
 
 
 def stored_in_half(model: onnx.ModelProto) -> onnx.ModelProto:
@@ -70,10 +72,10 @@ def export(checkpoint: Path, target: Path, validation: Path) -> None:
     weights = load_compact(checkpoint)
     if any(name.startswith(DEPLOYED) for name in weights):
         weights = {name.removeprefix(DEPLOYED): w for name, w in weights.items() if name.startswith(DEPLOYED)}
-    architecture = read_architecture(weights, {})
+    pose = any(name.startswith("head.cls_x") for name in weights)
+    architecture = read_architecture(weights, {}, input_size_wh=None if pose else DETECTOR_WH)
     network = architecture.build()
     network.load_state_dict(weights)
-    pose = architecture.task == "pose"
     spec, _ = describe_network(
         architecture,
         {},

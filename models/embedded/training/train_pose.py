@@ -6,8 +6,8 @@ end with a fading weight; heat maps read off stages 3 and 4 by one linear layer 
 entropy over the spatial softmax; the same loss on the coarse maps that the head's own convolution makes. The label
 Gaussians narrow along the run.
 
-A network trained at one input size can start the next one (`--init`): everything convolutional carries over, the
-head's linear layers are interpolated along their spatial axes.
+A network trained at one input size and depth can start the next one (`--init`): everything convolutional carries over,
+the head's linear layers are interpolated along their spatial axes, residual blocks that are new start as identities.
 """
 
 from __future__ import annotations
@@ -29,12 +29,14 @@ from torch.nn import functional as F  # noqa: N812
 from train_detector import BACKBONE_FEATURES, Teacher, calibrate, hint_loss
 
 from rtmpose_infer.export.networks.rtmpose import RTMPose
+from rtmpose_infer.skeletons import load_skeleton
 
 KEYPOINTS = 17
-DEEPEN, WIDEN = 0.167, 0.25
+DEEPEN, WIDEN = 0.33, 0.25
 SPLIT = 2.0
 SHARPNESS = 10.0
 MAP_STRIDE = 8
+PERSON_SIZE = 0.37  # root of a person's area as a share of the input's height, on average
 GENTLE_FROM = 0.8  # share of the run from which the augmentation is half as strong, nearer to the crops of use
 
 
@@ -82,20 +84,38 @@ class Labels(NamedTuple):
     weights: Tensor
 
 
-def gaussian(centre: Tensor, positions: Tensor, sigma: float) -> Tensor:
-    """Return normalised label distributions `[..., P]` over `positions` `[P]` around `centre` `[...]`."""
-    return torch.softmax(-0.5 * ((positions - centre[..., None]) / sigma).square(), -1)
+def gaussian(centre: Tensor, positions: Tensor, sigma: Tensor) -> Tensor:
+    """Return normalised label distributions `[..., K, P]` over `positions` `[P]` around `centre` `[..., K]`."""
+    return torch.softmax(-0.5 * ((positions - centre[..., None]) / sigma[:, None]).square(), -1)
 
 
-def simcc_loss(vector: Tensor, centre: Tensor, weights: Tensor, sigma: float) -> Tensor:
-    """Return the cross entropy of one axis of SimCC against Gaussian labels, weighted over keypoints."""
+def simcc_loss(vector: Tensor, centre: Tensor, weights: Tensor, sigma: Tensor) -> Tensor:
+    """Return the cross entropy of one axis of SimCC against Gaussian labels, weighted over keypoints.
+
+    With labels as wide as OKS is tolerant (`sigma`, one per keypoint), the peak of what is learnt is not the likeliest
+    place but, up to the factor, the one of the highest expected OKS: a hip may lie anywhere in a wide region, an eye not.
+    """
     positions = torch.arange(vector.shape[-1], device=vector.device) / SPLIT
     target = gaussian(centre, positions, sigma)
     entropy = -(target * F.log_softmax(SHARPNESS * vector, -1)).sum(-1)
     return (entropy * weights).sum() / weights.sum()
 
 
-def map_loss(maps: Tensor, labels: Labels, stride: float, sigma: float) -> Tensor:
+def risk_loss(x: Tensor, y: Tensor, labels: Labels, tolerance: Tensor) -> Tensor:
+    """Return one minus the OKS to be expected if the place were drawn from the learnt distribution.
+
+    Unlike the cross entropy it is bounded: a joint that cannot be found costs no more than one that is missed by a little
+    too much, so a small network spends itself on what it can get right.
+    """
+    similarity = torch.ones(())
+    for vector, axis in ((x, 0), (y, 1)):
+        positions = torch.arange(vector.shape[-1], device=vector.device) / SPLIT
+        near = torch.exp(-0.5 * ((positions - labels.points[..., axis, None]) / tolerance[:, None]).square())
+        similarity = similarity * (torch.softmax(SHARPNESS * vector, -1) * near).sum(-1)
+    return ((1 - similarity) * labels.weights).sum() / labels.weights.sum()
+
+
+def map_loss(maps: Tensor, labels: Labels, stride: float, sigma: Tensor) -> Tensor:
     """Return the cross entropy over the spatial softmax of maps `[B, 17, h, w]` against Gaussian labels."""
     height, width = maps.shape[-2:]
     columns = (torch.arange(width, device=maps.device) + 0.5) * stride - 0.5
@@ -107,10 +127,10 @@ def map_loss(maps: Tensor, labels: Labels, stride: float, sigma: float) -> Tenso
     return (entropy * labels.weights).sum() / labels.weights.sum()
 
 
-def score_loss(x: Tensor, y: Tensor, labels: Labels, tolerance: float) -> Tensor:
+def score_loss(x: Tensor, y: Tensor, labels: Labels, tolerance: Tensor) -> Tensor:
     """Return the squared difference of the peaks from how near they lie to the truth.
 
-    The cross entropy leaves the height of the peaks open. This makes the score a probability of sorts: 1 for a
+    The cross entropy leaves the height of the peaks open. This makes the score an expected OKS, axis by axis: 1 for a
     keypoint on its place, 0 for one that is missing or out of the crop.
     """
     total = torch.zeros((), device=x.device)
@@ -138,7 +158,16 @@ def resized_weights(weights: dict[str, Tensor], net: TrainedPose, old_wh: tuple[
         name = f"deployed.head.cls_{axis}.weight"
         column = fitted[name].T[None]
         fitted[name] = F.interpolate(column, wanted[name].shape[0], mode="linear", align_corners=False)[0].T
-    return fitted
+    return fitted | added_blocks(fitted, wanted)
+
+
+def added_blocks(weights: dict[str, Tensor], wanted: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return what a deeper network has beyond `weights`, such that its new residual blocks change nothing at first."""
+    added = {name: value.clone() for name, value in wanted.items() if name not in weights}
+    for name, value in added.items():
+        if name.endswith("pointwise_conv.bn.weight"):
+            value.zero_()
+    return added
 
 
 def train(rank: int, options: argparse.Namespace) -> None:
@@ -164,9 +193,10 @@ def train(rank: int, options: argparse.Namespace) -> None:
     teacher = Teacher(teacher_path, BACKBONE_FEATURES, maps=False) if run.step < options.hint_steps else None
     validation = PoseValidation(options.shared / "data" / "coco_val_dev", input_wh) if rank == 0 else None
     log_path = options.work / f"{options.name}.log"
+    tolerance = 2 * torch.tensor(load_skeleton("coco17").sigmas, device=device) * PERSON_SIZE * input_wh[1]
 
     def make() -> tuple[Tensor, Labels, dict[str, Tensor] | None]:
-        strength = options.strength * (min(1.0, 0.4 + run.progress) if run.progress < GENTLE_FROM else 0.5)
+        strength = options.strength * (min(1.0, 0.4 + 2 * run.progress) if run.progress < GENTLE_FROM else 0.5)
         images, points, weights = crops.batch(rng, options.batch, input_wh, strength)
         x = network_input(images, device, rgb=True)
         labels = Labels(torch.from_numpy(points).to(device), torch.from_numpy(weights).to(device))
@@ -191,26 +221,27 @@ def train(rank: int, options: argparse.Namespace) -> None:
         if hints is not None:
             fade = 1.0 if alone else max(0.0, 1 - run.step / options.hint_steps)
             hint = fade * sum(hint_loss(features[name].float(), hints[name]) for name in BACKBONE_FEATURES)
-        narrow = options.sigma_end * input_wh[1]
-        sigma = narrow * (options.sigma_start / options.sigma_end) ** (1 - min(run.progress / 0.7, 1.0))
+        narrowing = (options.sigma_start / options.sigma_end) ** (1 - min(run.progress / 0.7, 1.0))
+        sigma = options.sigma_end * narrowing * tolerance
         simcc = simcc_loss(simcc_x, labels.points[..., 0], labels.weights, sigma)
         simcc = simcc + simcc_loss(simcc_y, labels.points[..., 1], labels.weights, sigma)
         strides = (MAP_STRIDE, MAP_STRIDE, 32)
         fine3, fine4, coarse = (
-            map_loss(m, labels, stride, max(sigma, 0.6 * stride)) for m, stride in zip(maps, strides, strict=True)
+            map_loss(m, labels, stride, sigma.clamp(min=0.6 * stride)) for m, stride in zip(maps, strides, strict=True)
         )
-        score = score_loss(simcc_x, simcc_y, labels, 0.03 * input_wh[1])
-        auxiliary = 0.25 * fine3 + 0.5 * fine4 + 0.25 * coarse
+        score = score_loss(simcc_x, simcc_y, labels, tolerance)
+        risk = risk_loss(simcc_x, simcc_y, labels, tolerance)
+        auxiliary = 0.25 * fine3 + 0.5 * fine4 + 0.25 * coarse + options.risk * risk
         run.update(simcc + auxiliary + hint + 2 * score, learning_rate(run.progress, options.rate, flat=options.flat))
-        recent.append([v.item() for v in (simcc, fine3, fine4, coarse, score, hint)])
+        recent.append([v.item() for v in (simcc, risk, fine3, fine4, coarse, score, hint)])
         done = run.progress >= 1
         if rank == 0 and (time.monotonic() > next_report or done):
             means = np.mean(recent, 0)
-            names = ("simcc", "map3", "map4", "coarse", "score", "hint")
+            names = ("simcc", "risk", "map3", "map4", "coarse", "score", "hint")
             rate = len(recent) * options.batch * options.processes / (60 + time.monotonic() - next_report)
             log(
                 f"{time.strftime('%H:%M:%S')} step {run.step} {run.trained_s / 60:.1f} min {rate:.0f}/s "
-                f"sigma {sigma:.1f} " + " ".join(f"{n} {v:.3f}" for n, v in zip(names, means, strict=True)),
+                f"sigma {sigma.mean():.1f} " + " ".join(f"{n} {v:.3f}" for n, v in zip(names, means, strict=True)),
                 log_path,
             )
             recent.clear()
@@ -243,11 +274,14 @@ def main() -> None:
     parser.add_argument("--flat", type=float, default=0.4, help="share of the run before the rate falls")
     parser.add_argument("--ema", type=float, default=0.997)
     parser.add_argument("--strength", type=float, default=1.0, help="of the augmentation, 0 to 1")
-    parser.add_argument("--coco-share", type=float, default=0.55, help="share of COCO crops in a batch")
+    parser.add_argument("--coco-share", type=float, default=0.7, help="share of COCO crops in a batch")
     parser.add_argument("--alone-steps", type=int, default=400, help="steps with hints stage by stage")
     parser.add_argument("--hint-steps", type=int, default=1200, help="steps after which hints are gone")
-    parser.add_argument("--sigma-start", type=float, default=0.04, help="label sigma, of the input height")
-    parser.add_argument("--sigma-end", type=float, default=0.01)
+    parser.add_argument(
+        "--sigma-start", type=float, default=2.0, help="label sigma as a share of OKS's (of the keypoint)"
+    )
+    parser.add_argument("--sigma-end", type=float, default=0.5)
+    parser.add_argument("--risk", type=float, default=4.0, help="weight of the expected OKS beside the cross entropy")
     parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--validate-every", type=float, default=5, help="minutes")
