@@ -47,6 +47,36 @@ def test_white_noise_on_a_resting_joint_shrinks() -> None:
     assert smoothed.std() < 0.75 * path.std()
 
 
+def test_steady_joints_are_left_where_they_are_and_restless_ones_are_not() -> None:
+    rng = np.random.default_rng(0)
+    t = np.arange(150)[:, None, None] / 30
+    path = 300 + 60 * np.sin(2 * np.pi * t) * np.array([1.0, 0.5]) * np.ones((1, 12, 1))
+    for noise_px, config, nearer in (
+        (0.5, None, False),  # a hundredth of what moves: nothing to gain, and hardly anything may be lost
+        (0.5, OneEuroConfig(noise=0), False),
+        (4.0, None, True),
+    ):
+        seen = path + rng.normal(0, noise_px, path.shape)
+        raw, smoothed = (np.sqrt(((p - path)[30:] ** 2).mean()) for p in (seen, run(seen, config=config)))
+        assert (smoothed < raw) is np.bool_(nearer)
+        if noise_px < 1:
+            assert (smoothed < 2 * raw) is np.bool_(config is None)
+
+
+def test_the_noise_is_a_persons_own() -> None:
+    rng = np.random.default_rng(0)
+    truth = np.full((120, 2, 12, 2), 300.0) + 40 * np.sin(np.arange(120) / 5)[:, None, None, None]
+    seen = truth + rng.normal(0, 1, truth.shape) * np.array([0.3, 4.0])[:, None, None]
+    smoother, state = OneEuroSmoother(), SmoothingState.fresh(2, 12)
+    for frame in seen.astype(np.float32):
+        _, state = smoother.update(
+            state, frame, np.ones((2, 12), bool), scales_px=np.array([150, 150], np.float32), dt_s=1 / 30
+        )
+    steady, restless = np.sqrt(state.noise)
+    assert restless == pytest.approx(4, rel=0.25)
+    assert steady < 1
+
+
 def test_a_steady_motion_is_followed_within_half_a_frame() -> None:
     path = np.arange(90)[:, None, None] * np.array([4.0, 2.0])
     lag_px = np.abs(run(path) - path)[45:].max(axis=(0, 1))
