@@ -61,13 +61,13 @@ def main() -> None:
         nargs=2,
         action="append",
         metavar=("BETA", "TREND"),
-        help="of ours beside the default; may be given again; default: 8 1 and 12 0.7",
+        help="of ours beside the default; may be given again; default: 8 1",
     )
     options = parser.parse_args()
     data = np.load(options.shared / "data" / "tracking" / "penn_action.npz")
     joints, shown, offsets = data["xy_x8"].astype(np.float32) / 8, data["visible"].astype(bool), data["offsets"]
     configs = {"rtmpose_infer": OneEuroConfig()}
-    for beta, trend in options.setting or [(8.0, 1.0), (12.0, 0.7)]:
+    for beta, trend in options.setting or [(8.0, 1.0)]:
         configs[f"beta {beta:g}, trend {trend:g}"] = OneEuroConfig(beta=beta, trend=trend)
     print(
         "| noise, px | filter | jitter | error, px | moving, px | lag, frames | worse than raw |\n|---|---|---|---|---|---|---|"
