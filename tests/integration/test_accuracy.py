@@ -21,6 +21,7 @@ import pytest
 
 from rtmpose_infer import Detections, PersonDetector, PoseEstimator
 from rtmpose_infer.geometry import iou_matrix, xyxy_from_xywh
+from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
 
 pytest.importorskip("onnxruntime", reason="the cpu extra is not installed")
 evaluation = pytest.importorskip("faster_coco_eval", reason="the eval extra is not installed")
@@ -100,6 +101,12 @@ def test_a_flip_test_makes_keypoints_more_accurate(photographs, models):
 def test_keypoints_in_the_detectors_boxes(photographs, estimate, models, name, least):
     detect = PersonDetector(models / f"{name}.onnx", score_threshold=0.3, **ON_CPU)
     assert keypoint_ap(photographs, estimate, detect) >= least
+
+
+def test_the_embedded_pair_without_any_argument(photographs):
+    pose, detect = PoseEstimator(DEFAULT_POSE, **ON_CPU), PersonDetector(DEFAULT_DETECTOR, **ON_CPU)
+    assert keypoint_ap(photographs, pose, None) >= 0.40
+    assert keypoint_ap(photographs, pose, detect) >= 0.32
 
 
 # --- every kind of detector file
