@@ -66,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     data = np.load(options.shared / "data" / "tracking" / "penn_action.npz")
     joints, shown, offsets = data["xy_x8"].astype(np.float32) / 8, data["visible"].astype(bool), data["offsets"]
-    configs = {"rtmpose_infer": OneEuroConfig()}
+    configs = {"rtmpose_infer": OneEuroConfig(), "noise not estimated": OneEuroConfig(noise=0)}
     for beta, trend in options.setting or [(8.0, 1.0)]:
         configs[f"beta {beta:g}, trend {trend:g}"] = OneEuroConfig(beta=beta, trend=trend)
     print(

@@ -116,8 +116,9 @@ class OneEuroConfig:
     The defaults were chosen on Penn Action trajectories (persons 140 px in size at the median, 30 frames a second) with
     white noise added. With 2 px of it the RMS of acceleration falls by 60 %, moving joints lag by 0.24 frames, and the
     joints are nearer to the truth than the raw ones on the whole, the moving ones 0.3 px further away. With 1 px it falls
-    by 40 %, and the joints are 0.1 px further away than the raw ones (0.4 px if the noise did not matter); below, hardly
-    anything is smoothed. ``beta=8, trend=1`` is the setting for fast motion: 52 % less jitter at 2 px, half the lag.
+    by 40 %, and the joints are 0.1 px further away than the raw ones (with ``noise=0`` 0.5 px); with 0.5 px by 17 %, and
+    they are 0.15 px further away (0.95 px). ``beta=8, trend=1`` is the setting for fast motion: 52 % less jitter at 2 px,
+    0.14 frames of lag.
     ``benchmarks/smoothing.py`` measures the trade-off.
 
     Attributes:

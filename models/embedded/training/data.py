@@ -34,6 +34,7 @@ MIN_HALF_BODY_JOINTS = 4
 EMPTY_SHARE = 0.08  # of the crops show nobody
 SOFT, LEEDS = 1, 2  # sources: COCO pictures that had been squashed to 256 px; Leeds
 MIN_JOINTS = 2  # labelled ones that make a person worth a crop
+ENLARGED = 1.55  # times the person's box is what the given crops show
 
 
 def pack_pose(shared: Path, work: Path) -> None:
@@ -87,7 +88,7 @@ def cut_persons(shared: Path, taken: set[int]) -> dict[str, np.ndarray]:
             picture = cv2.imread(str(source / "images" / record["file_name"]))
             stretch = np.array([record["orig_width"], record["orig_height"]]) / 256
             corner, size = np.array(person["bbox"][:2]) * stretch, np.array(person["bbox"][2:]) * stretch
-            scale = height / (1.55 * max(size[1], size[0] * height / width))
+            scale = height / (ENLARGED * max(size[1], size[0] * height / width))
             linear = np.diag(scale * stretch)
             offset = np.array(CROP_WH) / 2 - scale * (corner + size / 2)
             crop = cv2.warpAffine(picture, np.hstack([linear, offset[:, None]]), CROP_WH, flags=cv2.INTER_LINEAR)
@@ -130,10 +131,10 @@ class PoseCrops:
     """Augmented person crops with one soft-label centre and weight per keypoint.
 
     Ground truth wins where it exists; where it is missing the stand-in network's keypoint is used at a lower weight. The
-    clicks of Leeds are noisy and follow another convention than COCO's (hips lie 2 % of the person's height further out
-    and lower), so where the stand-in network is sure of a place near a click, its place is the label; the other clicks
-    count half. A few crops show nobody, for detectors are wrong at times, and a network that never saw a wall finds
-    shoulders in it.
+    clicks of Leeds are noisy and follow another convention than COCO's (against the stand-in network hips lie 1 % of the
+    person's height higher and 2 % further out), so where that network is sure of a place near a click, its place is the
+    label; the other clicks count half. A few crops show nobody, for detectors are wrong at times, and a network that
+    never saw a wall finds shoulders in it.
     """
 
     def __init__(self, work: Path, *, coco_share: float = 0.7) -> None:

@@ -71,9 +71,9 @@ def main() -> None:
                 }
                 for (x0, y0, x1, y1), score in zip(found.bboxes, found.scores, strict=True)
             ]
-            sure = found.scores > SCORE_THRESHOLD
-            whole += pose_results(image_id, pose, frame, found.bboxes[sure], found.scores[sure])
-            all_boxes += pose_results(image_id, pose, frame, found.bboxes, found.scores)
+            in_boxes = pose_results(image_id, pose, frame, found.bboxes, found.scores)
+            all_boxes += in_boxes
+            whole += [dict(r) for r, score in zip(in_boxes, found.scores, strict=True) if score > SCORE_THRESHOLD]
     for name, results, kind in (
         ("pose, ground-truth boxes", given, "keypoints"),
         (f"pose, detected boxes above {SCORE_THRESHOLD}", whole, "keypoints"),
