@@ -111,14 +111,14 @@ class ObservedNetworks:
         self.skeleton = world.SKELETON
         self.calibration = None
         self.one_stage = None
-        self.spec = SimpleNamespace(to_json=str)
+        self.spec = SimpleNamespace(to_json=str, flip_test=False)
         self.detector = self.estimator = self
 
     def predict_batch(self, frames: list[np.ndarray]) -> list[Any]:
         """Return each frame's detections."""
         return [self._observer.detect(number_of(frame)) for frame in frames]
 
-    def predict(self, frame: np.ndarray, bboxes: np.ndarray, *, bbox_scores: np.ndarray) -> Poses:
+    def predict(self, frame: np.ndarray, bboxes: np.ndarray, *, bbox_scores: np.ndarray, view: str) -> Poses:
         """Return the poses in one frame."""
         return self._observer.pose(number_of(frame), bboxes, bbox_scores)
 

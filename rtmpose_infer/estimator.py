@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +17,7 @@ from rtmpose_infer.geometry import check_boxes, crop_transform
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
 from rtmpose_infer.preprocess import check_frame, crop_into
 from rtmpose_infer.results import Poses
-from rtmpose_infer.simcc import average_mirrored, decode_simcc, mask_unfound
+from rtmpose_infer.simcc import average_mirrored, decode_simcc, mask_unfound, mirrored_back
 from rtmpose_infer.skeletons import unnamed_skeleton
 from rtmpose_infer.stages import NO_CLOCK, StageClock
 from rtmpose_infer.zoo import resolve, spec_fields
@@ -31,9 +31,10 @@ if TYPE_CHECKING:
     from rtmpose_infer.preprocess import Frame
     from rtmpose_infer.skeletons import Skeleton
 
-__all__ = ["PoseEstimator"]
+__all__ = ["PoseEstimator", "View"]
 
 Floats = npt.NDArray[np.float32]
+View = Literal["all", "plain", "mirrored"]
 
 
 class PoseEstimator(HeldNetwork):
@@ -100,6 +101,7 @@ class PoseEstimator(HeldNetwork):
         bboxes_xyxy: npt.ArrayLike,
         *,
         bbox_scores: npt.ArrayLike | None = None,
+        view: View = "all",
         clock: StageClock = NO_CLOCK,
     ) -> Poses:
         """Return one pose for each box, in the order of the boxes.
@@ -109,30 +111,37 @@ class PoseEstimator(HeldNetwork):
             bboxes_xyxy: (N, 4) boxes, x1 y1 x2 y2 in frame pixels, tight around the persons (the network's own
                 padding is added). They may reach beyond the frame; a box wholly outside gives a pose without joints.
             bbox_scores: (N,) scores to report; 1 by default.
+            view: Which half of a flip test to make, for callers who see the same person many times; the default makes
+                it as the model says.
             clock: Is lapped after the stages ``crop``, ``pose`` and ``decode_pose``.
 
         Raises:
-            InputError: A box is NaN, inverted or empty, or there are not as many scores as boxes.
+            InputError: A box is NaN, inverted or empty, there are not as many scores as boxes, or a mirrored view was
+                asked of a network without flip test.
             ShapeError: The frame is not (H, W, 3), or the boxes are not (N, 4).
             DTypeError: The frame is not uint8, or the boxes are not numbers.
             InferenceError: The runtime failed.
             OutputMismatchError: The network's outputs are not what its file promised.
             ClosedError: The estimator is closed.
         """
-        return self.predict_batch([(frame, bboxes_xyxy, bbox_scores)], clock=clock)[0]
+        return self.predict_batch([(frame, bboxes_xyxy, bbox_scores)], view=view, clock=clock)[0]
 
     def predict_batch(
         self,
         pictures: Sequence[tuple[npt.NDArray[np.uint8], npt.ArrayLike, npt.ArrayLike | None]],
         *,
+        view: View = "all",
         clock: StageClock = NO_CLOCK,
     ) -> list[Poses]:
         """Return the poses of several frames, all people of all frames in as few network calls as it takes.
 
         Args:
             pictures: For each frame: the frame, its boxes, and the boxes' scores or None; see ``predict``.
+            view: See ``predict``.
             clock: See ``predict``.
         """
+        if view == "mirrored" and not self.spec.flip_test:
+            raise InputError("a mirrored view is half of a flip test; pass flip_test=True to the PoseEstimator.")
         checked = [(check_frame(f), *_checked_boxes(b, s)) for f, b, s in pictures]
         counts = [len(boxes) for _, boxes, _ in checked]
         total = sum(counts)
@@ -144,7 +153,8 @@ class PoseEstimator(HeldNetwork):
             np.concatenate([boxes for _, boxes, _ in checked]), self.spec.input_size_wh, padding=self.spec.padding
         )
         spans = list(pairwise([0, *np.cumsum(counts).tolist()]))
-        seen = 2 * total if self.spec.flip_test else total  # the mirrored crops follow after all others
+        both = self.spec.flip_test and view == "all"
+        seen = 2 * total if both else total  # the mirrored crops follow after all others
 
         def crop(first: int, crops: Frame) -> None:
             for before in range(0, seen, total):
@@ -156,11 +166,11 @@ class PoseEstimator(HeldNetwork):
                             rows[:] = crops[begin - before - first : stop - before - first, :, ::-1]
                             continue
                         crop_into(frame, transform[begin - before : stop - before], rows)
-                        if before:
+                        if before or view == "mirrored":
                             rows[:] = rows[:, :, ::-1].copy()
 
         outputs = run_in_batches(self.backend, self._buffer(), seen, crop, clock=clock, stages=("crop", "pose"))
-        keypoints, scores = self._decode(outputs, total)
+        keypoints, scores = self._decode(outputs, total, view)
         keypoints = transform.to_frame(keypoints)
         poses = []
         for (frame, boxes, box_scores), (start, end) in zip(checked, spans, strict=True):
@@ -169,7 +179,7 @@ class PoseEstimator(HeldNetwork):
         clock.lap("decode_pose")
         return poses
 
-    def _decode(self, outputs: Arrays, count: int) -> tuple[Floats, Floats]:
+    def _decode(self, outputs: Arrays, count: int, view: View) -> tuple[Floats, Floats]:
         k = self.skeleton.num_keypoints
         first, second = (outputs[name] for name in self._output_names)
         if not self._vectors:
@@ -179,13 +189,14 @@ class PoseEstimator(HeldNetwork):
                 )
             scores = np.asarray(second, np.float32)
             return mask_unfound(np.array(first, np.float32), scores), scores
-        seen = 2 * count if self.spec.flip_test else count
+        both = self.spec.flip_test and view == "all"
+        seen = 2 * count if both else count
         if any(axis.ndim != 3 or axis.shape[:2] != (seen, k) or not axis.shape[2] for axis in (first, second)):
             raise OutputMismatchError(
                 f"expected SimCC vectors of {seen}×{k} keypoints, got {first.shape} and {second.shape}."
             )
-        if self.spec.flip_test:
-            first, second = average_mirrored(
+        if both or view == "mirrored":
+            first, second = (average_mirrored if both else mirrored_back)(
                 first,
                 second,
                 flip_index=self.skeleton.flip_index,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["average_mirrored", "decode_simcc", "mask_unfound"]
+__all__ = ["average_mirrored", "decode_simcc", "mask_unfound", "mirrored_back"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,13 +47,10 @@ def average_mirrored(
 ) -> tuple[Floats, Floats]:
     """Return the mean SimCC vectors of N crops and of the same crops mirrored, (N, K, …) each.
 
-    A pixel p of the mirrored crop is W − 1 − p of the crop, so that bin k becomes bin (W − 1)·split_ratio − k; that moves
-    the vector by split_ratio − 1 bins beside turning it round.
-
     Args:
         simcc_x: (2N, K, W·split_ratio) float32, first the crops, then the mirrored ones.
         simcc_y: (2N, K, H·split_ratio) float32.
-        flip_index: K indices; entry i is the keypoint that i becomes in a mirrored picture.
+        flip_index: See ``mirrored_back``.
         input_width: W in pixels.
         split_ratio: Bins per input pixel.
 
@@ -62,12 +59,37 @@ def average_mirrored(
     >>> average_mirrored(x, y, flip_index=[0], input_width=4)[0][0, 0, 5].item()
     0.75
     """
-    count, order = len(simcc_x) // 2, list(flip_index)
+    count, half = len(simcc_x) // 2, np.float32(0.5)
+    mirrored_x, mirrored_y = mirrored_back(
+        simcc_x[count:], simcc_y[count:], flip_index=flip_index, input_width=input_width, split_ratio=split_ratio
+    )
+    return half * (simcc_x[:count] + mirrored_x), half * (simcc_y[:count] + mirrored_y)
+
+
+def mirrored_back(
+    simcc_x: Floats, simcc_y: Floats, *, flip_index: Sequence[int], input_width: int, split_ratio: float = 2.0
+) -> tuple[Floats, Floats]:
+    """Return the SimCC vectors of mirrored crops as if the crops had not been mirrored, (N, K, …) each.
+
+    A pixel p of the mirrored crop is W − 1 − p of the crop, so that bin k becomes bin (W − 1)·split_ratio − k; that moves
+    the vector by split_ratio − 1 bins beside turning it round.
+
+    Args:
+        simcc_x: (N, K, W·split_ratio) float32.
+        simcc_y: (N, K, H·split_ratio) float32.
+        flip_index: K indices; entry i is the keypoint that i becomes in a mirrored picture.
+        input_width: W in pixels.
+        split_ratio: Bins per input pixel.
+
+    >>> x, y = np.zeros((1, 1, 8), np.float32), np.zeros((1, 1, 8), np.float32)
+    >>> x[0, 0, 1] = 1
+    >>> mirrored_back(x, y, flip_index=[0], input_width=4)[0].argmax().item()
+    5
+    """
+    order = list(flip_index)
     last = round((input_width - 1) * split_ratio)
     bins = np.maximum(last - np.arange(simcc_x.shape[2]), 0)
-    half = np.float32(0.5)
-    mirrored_x = simcc_x[count:, order][:, :, bins]
-    return half * (simcc_x[:count] + mirrored_x), half * (simcc_y[:count] + simcc_y[count:, order])
+    return simcc_x[:, order][:, :, bins], simcc_y[:, order]
 
 
 def mask_unfound(keypoints: Floats, scores: Floats) -> Floats:

@@ -130,10 +130,44 @@ def painted_estimator(*, batch: int | None = None) -> tuple[PoseEstimator, Netwo
     return PoseEstimator.from_backend(backend, spec), network
 
 
-def painted_pipeline(*, with_detector: bool = True) -> Painted:
-    """Return a pipeline that understands painted frames."""
+def flipping_estimator(*, error_px: int) -> tuple[PoseEstimator, Network]:
+    """Return an estimator with a flip test, whose network sees everything ``error_px`` of its input too far right."""
+    width, height = POSE_WH
+
+    def vectors(crops: np.ndarray) -> Answer:
+        answer = _estimate(crops)
+        bins = np.rint(2 * (answer["keypoints"] + [error_px, 0])).astype(int)
+        axes = {
+            name: np.zeros((len(crops), 17, 2 * side), np.float32) for name, side in zip("xy", POSE_WH, strict=True)
+        }
+        for axis, (values, side) in enumerate(zip(axes.values(), (width, height), strict=True)):
+            where = bins[..., axis].clip(0, 2 * side - 1)[..., None]
+            np.put_along_axis(values, where, answer["scores"][..., None], axis=2)
+        return {f"simcc_{name}": values for name, values in axes.items()}
+
+    network = Network(vectors)
+    backend = CallableBackend(
+        network,
+        [TensorSpec("frames_u8", (None, height, width, 3), np.dtype(np.uint8))],
+        [TensorSpec(f"simcc_{n}", (None, 17, 2 * s), np.dtype(np.float32)) for n, s in zip("xy", POSE_WH, strict=True)],
+    )
+    spec = ModelSpec(
+        task="pose",
+        head="simcc",
+        input_size_wh=POSE_WH,
+        input_format="nhwc_uint8",
+        skeleton=SKELETON,
+        flip_test=True,
+    )
+    return PoseEstimator.from_backend(backend, spec), network
+
+
+def painted_pipeline(*, with_detector: bool = True, flip_error_px: int | None = None) -> Painted:
+    """Return a pipeline that understands painted frames; with a flip test where the network's error is given."""
     detector, detector_network = painted_detector()
-    estimator, pose_network = painted_estimator()
+    estimator, pose_network = (
+        painted_estimator() if flip_error_px is None else flipping_estimator(error_px=flip_error_px)
+    )
     pipeline = PosePipeline(detector=detector if with_detector else None, pose=estimator)
     return Painted(pipeline, detector_network, pose_network)
 

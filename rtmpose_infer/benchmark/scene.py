@@ -21,7 +21,7 @@ import numpy.typing as npt
 from rtmpose_infer.demo_scene import DemoScene
 from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import BackendUnavailableError
-from rtmpose_infer.estimator import PoseEstimator
+from rtmpose_infer.estimator import PoseEstimator, View
 from rtmpose_infer.geometry import iou_matrix
 from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.stages import NO_CLOCK, StageClock
@@ -136,10 +136,11 @@ class SceneEstimator(PoseEstimator):
         self,
         pictures: Sequence[tuple[npt.NDArray[np.uint8], npt.ArrayLike, npt.ArrayLike | None]],
         *,
+        view: View = "all",
         clock: StageClock = NO_CLOCK,
     ) -> list[Poses]:
         """Return the scene's joints for every box; see ``PoseEstimator``."""
-        found = super().predict_batch(pictures, clock=clock)
+        found = super().predict_batch(pictures, view=view, clock=clock)
         if self.scene is None:
             return found
         start = time.perf_counter()

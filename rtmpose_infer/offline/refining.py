@@ -16,6 +16,7 @@ Floats = npt.NDArray[np.float32]
 _PLACE_SPREAD = 0.5  # standard deviation of the place after one second out of sight, body sizes
 _SIZE_SPREAD = 0.35  # of the logarithm of the size
 _AGREEING = 5  # joints from which what they have in common is the body's motion
+_FEWEST_TURNS = 5  # frames of alternating views that tell by how much the views differ
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +72,14 @@ def joined_ids(pieces: list[Piece], *, longest_gap_s: float) -> dict[int, int]:
     return becomes
 
 
-def smooth_two_way(keypoints: Floats, scores: Floats, times_s: npt.NDArray[np.float64], *, width_s: float) -> Floats:
+def smooth_two_way(
+    keypoints: Floats,
+    scores: Floats,
+    times_s: npt.NDArray[np.float64],
+    *,
+    width_s: float,
+    views: npt.NDArray[np.integer] | None = None,
+) -> Floats:
     """Return keypoints smoothed with the frames before and after, so without lag.
 
     A parabola is fitted around every frame by weighted least squares (Savitzky and Golay 1964, with real times and a
@@ -84,11 +92,16 @@ def smooth_two_way(keypoints: Floats, scores: Floats, times_s: npt.NDArray[np.fl
         scores: (T, K) float32.
         times_s: (T,) ascending seconds; need not be regular.
         width_s: Standard deviation of the window.
+        views: (T,) what the network saw: 1 the crop, −1 the mirrored one, 0 both. By how much the two differ on the
+            whole is taken out first: all joints may lie to one side in one view and to the other in the next, which
+            would look like a jerk in every frame.
 
     Returns:
         (T, K, 2) float32; NaN stays NaN.
     """
     known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(keypoints[..., 0]) & (scores > 0))
+    if views is not None:
+        keypoints = keypoints - views[:, None, None] * _sway(keypoints, views)
     values = np.where(known[..., None], keypoints, 0).astype(np.float64)
     weights = np.where(known, np.clip(scores, 0.05, 1) ** 2, 0).astype(np.float64)
     fitted = _parabola(values, weights, times_s, width_s)
@@ -98,6 +111,16 @@ def smooth_two_way(keypoints: Floats, scores: Floats, times_s: npt.NDArray[np.fl
     doubt = 1 / (1 + (residual / (0.06 * person)) ** 2) ** 2
     fitted = _parabola(values - common, weights * doubt, times_s, width_s) + common
     return np.where(known[..., None], fitted, np.nan).astype(np.float32)
+
+
+def _sway(keypoints: Floats, views: npt.NDArray[np.integer]) -> Floats:
+    """Return (K, 2) the median by which a joint lies further right and down in view 1 than half-way to view −1."""
+    sides = views[1:-1, None, None] * (keypoints[1:-1] - (keypoints[:-2] + keypoints[2:]) / 2) / 2
+    turns = (views[1:-1] != 0) & (views[:-2] == -views[1:-1]) & (views[2:] == -views[1:-1])
+    sides = sides[turns]
+    told = np.isfinite(sides).sum(axis=0) >= _FEWEST_TURNS
+    sides[:, ~told] = 0
+    return np.asarray(np.nanmedian(sides, axis=0) if len(sides) else np.zeros(told.shape), np.float32)
 
 
 def _parabola(

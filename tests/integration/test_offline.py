@@ -112,6 +112,29 @@ def test_smoothing_uses_both_sides_so_it_does_not_lag() -> None:
     assert abs(float((smooth - raw)[..., 0].mean())) < 0.2  # walking at 4 px a frame, a lag of a frame would be 4 px
 
 
+def test_the_halves_of_a_flip_test_take_turns_where_smoothing_makes_them_one() -> None:
+    painted = painted_pipeline(flip_error_px=2)
+    standing = {0: (100, 40, 160, 240)}
+    results = track(painted, [(paint(standing), i / RATE) for i in range(40)])
+    assert sum(painted.pose.batches) == 41  # of the first frame nobody knows yet how soon the next one comes
+    true = joints_of(standing[0])[:, 0]
+    raw = np.stack([p.keypoints_raw[0, :, 0] for p in results[8:32]]) - true
+    assert raw[::2].min() > 2  # in frame pixels, of which the crop shows several in one of its own
+    assert raw[1::2].max() < -2
+    smooth = np.stack([p.keypoints[0, :, 0] for p in results[8:32]]) - true
+    assert abs(smooth.mean()) < 0.5
+    assert np.abs(np.diff(smooth, axis=0)).max() < 0.1
+
+
+@pytest.mark.parametrize(("rate", "config"), [(10.0, {}), (RATE, {"smoothing_s": 0.0})])
+def test_both_halves_of_a_flip_test_are_made_where_no_smoothing_would_even_them_out(rate: float, config) -> None:
+    painted = painted_pipeline(flip_error_px=2)
+    standing = {0: (100, 40, 160, 240)}
+    results = track(painted, [(paint(standing), i / rate) for i in range(12)], **config)
+    assert sum(painted.pose.batches) == 2 * 12
+    assert all(len(poses) == 1 for poses in results)
+
+
 def test_a_run_that_was_killed_goes_on_with_the_identical_result(tmp_path: Path) -> None:
     whole = track(painted_pipeline(), video(120))
     painted = painted_pipeline()

@@ -21,7 +21,7 @@ from rtmpose_infer.errors import (
     OutputMismatchError,
     ShapeError,
 )
-from rtmpose_infer.estimator import PoseEstimator
+from rtmpose_infer.estimator import PoseEstimator, View
 from rtmpose_infer.model_spec import METADATA_KEY, ModelSpec
 from rtmpose_infer.skeletons import load_skeleton, unnamed_skeleton
 from rtmpose_infer.stages import StageClock
@@ -365,6 +365,7 @@ MARKED = np.zeros((64, 48, 3), np.uint8)
 MARKED[:, 10] = MARKED[:, 36] = 255
 WHOLE = [[0, 0, 48, 64]]
 LEFT, RIGHT = 5, 6  # shoulders
+VIEWS: tuple[View, ...] = ("all", "plain", "mirrored")
 
 
 def shifted_shoulders(x: np.ndarray) -> Outputs:
@@ -395,6 +396,16 @@ def test_a_flip_test_gives_everybody_their_own_mirrored_crop_however_the_batches
         first, second = flipping(flip_test=True, sizes=sizes).predict_batch(pictures)
         np.testing.assert_allclose(first.keypoints[:, [RIGHT, LEFT], 0], [[10, 36]] * 3, atol=0.01)
         np.testing.assert_allclose(second.keypoints[:, [RIGHT, LEFT], 0], [[11, 37]], atol=0.01)
+
+
+def test_either_half_of_a_flip_test_can_be_had_alone():
+    flip = flipping(flip_test=True)
+    places = {view: flip.predict(MARKED, WHOLE, view=view).keypoints[0, [RIGHT, LEFT], 0] for view in VIEWS}
+    np.testing.assert_allclose(places["plain"], [11.5, 37.5], atol=0.01)
+    np.testing.assert_allclose(places["mirrored"], [8.5, 34.5], atol=0.01)
+    np.testing.assert_allclose(places["all"], [10, 36], atol=0.01)
+    with pytest.raises(InputError, match="flip_test=True"):
+        flipping().predict(MARKED, WHOLE, view="mirrored")
 
 
 def test_a_flip_test_is_refused_where_it_cannot_be_made():

@@ -78,6 +78,17 @@ def test_a_jerk_of_the_camera_stays_and_the_noise_falls_all_the_same() -> None:
     assert error[[28, 29, 30, 31, 69, 70]].max() < 14
 
 
+def test_what_two_views_differ_by_is_no_jerk_in_every_frame() -> None:
+    truth, times = wave(80)
+    views = np.where(np.arange(80) % 2, -1, 1)
+    seen = truth + 3 * views[:, None, None]
+    scores = np.full(truth.shape[:2], 0.9, np.float32)
+    smooth = smooth_two_way(seen, scores, times, width_s=0.05, views=views)
+    still = smooth_two_way(truth, scores, times, width_s=0.05)
+    assert np.abs(smooth - still).max() < 0.3
+    assert np.abs(smooth_two_way(seen, scores, times, width_s=0.05) - still).max() > 1
+
+
 def test_a_joint_that_was_not_found_stays_unknown_and_spoils_nothing() -> None:
     true, times = wave(40)
     holed = true.copy()

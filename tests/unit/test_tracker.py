@@ -510,6 +510,15 @@ def test_auto_detects_at_most_half_as_often_as_every_fifth_frame_even_where_peop
     assert stage.detector_calls <= 400 / 5 / 2
 
 
+def test_auto_finds_who_vanished_again_before_the_next_detection() -> None:
+    def scene(frame: int) -> list[Person]:
+        return [standing(200), standing(500)] if frame < 10 or frame >= 15 else [standing(500)]
+
+    results = auto_stage().play(scene, 21)
+    assert [len(r) for r in results[10:15]] == [1] * 5
+    assert [r.track_ids.tolist() for r in results[16:21]] == [[1, 2]] * 5
+
+
 def test_auto_detects_right_after_a_cut() -> None:
     def scene(frame: int) -> list[Person]:
         places = (100, 400, 700) if frame < 25 else (250, 560, 1000)
