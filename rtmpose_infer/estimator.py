@@ -15,7 +15,7 @@ from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import DTypeError, InputError, ModelError, OutputMismatchError, ShapeError
 from rtmpose_infer.geometry import check_boxes, crop_transform
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
-from rtmpose_infer.preprocess import check_frame, crop_into
+from rtmpose_infer.preprocess import check_frame, crop_into, mirror_into
 from rtmpose_infer.results import Poses
 from rtmpose_infer.simcc import average_mirrored, decode_simcc, mask_unfound, mirrored_back
 from rtmpose_infer.skeletons import unnamed_skeleton
@@ -163,11 +163,11 @@ class PoseEstimator(HeldNetwork):
                     if begin < stop:
                         rows = crops[begin - first : stop - first]
                         if before and begin - before >= first:  # cut for this very call
-                            rows[:] = crops[begin - before - first : stop - before - first, :, ::-1]
+                            mirror_into(crops[begin - before - first : stop - before - first], rows)
                             continue
                         crop_into(frame, transform[begin - before : stop - before], rows)
                         if before or view == "mirrored":
-                            rows[:] = rows[:, :, ::-1].copy()
+                            mirror_into(rows, rows)
 
         outputs = run_in_batches(self.backend, self._buffer(), seen, crop, clock=clock, stages=("crop", "pose"))
         keypoints, scores = self._decode(outputs, total, view)
