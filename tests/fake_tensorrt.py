@@ -527,6 +527,12 @@ class OnnxParser:
             for node in parsed.graph.node
             if node.domain not in {"", "ai.onnx"}
         ]
+        bytes_in = {v.name for v in _graph_inputs(parsed) if v.type.tensor_type.elem_type == onnx.TensorProto.UINT8}
+        self._errors += [
+            ParserError("UINT8 inputs must directly feed into a cast", node.name, node.op_type)
+            for node in parsed.graph.node
+            if node.op_type != "Cast" and bytes_in & set(node.input)
+        ]
         self._network._model = parsed
         return not self._errors
 

@@ -42,8 +42,8 @@ def raw_pose(path: Path, *, batch: int | None = None) -> ModelFile:
 def deploy_pose(path: Path, *, batch: int | None = None) -> ModelFile:
     """The same network as a deploy graph: uint8 pictures in, keypoints and scores out."""
     nodes = [
-        helper.make_node("Transpose", ["frames_u8"], ["turned"], perm=[0, 3, 1, 2]),
-        helper.make_node("Cast", ["turned"], ["planes"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["frames_u8"], ["interleaved"], to=TensorProto.FLOAT),
+        helper.make_node("Transpose", ["interleaved"], ["planes"], perm=[0, 3, 1, 2]),
         helper.make_node("Sub", ["planes", "shift"], ["centred"]),
         *_network("centred"),
     ]

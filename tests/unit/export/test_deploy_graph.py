@@ -9,7 +9,7 @@ pytest.importorskip("torch", reason="the exporter needs the export extra")
 pytest.importorskip("onnx", reason="the exporter needs the export extra")
 ort = pytest.importorskip("onnxruntime", reason="exported graphs are run with ONNX Runtime")
 
-from rtmpose_infer.export.deploy_graph import Suppression, add_suppression  # noqa: E402
+from rtmpose_infer.export.deploy_graph import FRAMES, Suppression, add_suppression, prepend_preprocessing  # noqa: E402
 from rtmpose_infer.export.onnx_graph import GraphBuilder  # noqa: E402
 from rtmpose_infer.geometry import iou_matrix  # noqa: E402
 
@@ -66,6 +66,14 @@ def test_every_picture_keeps_what_plain_suppression_keeps(classes: int, detectio
         np.testing.assert_allclose(dets[i][: len(kept)], expected, rtol=1e-6)
         assert np.all(labels[i][len(kept) :] == -1)
         assert not dets[i][len(kept) :].any()
+
+
+def test_bytes_go_into_a_cast_and_nothing_else_for_tensorrt_takes_no_others() -> None:
+    graph = GraphBuilder()
+    planes = graph.input("planes", np.float32, ["n", 3, 4, 6])
+    graph.output(graph.add("Relu", [planes]), "out", np.float32, ["n", 3, 4, 6])
+    prepend_preprocessing(graph, planes, mean=(1, 2, 3), std=(4, 5, 6), rgb=True, input_size_wh=(6, 4), batch="n")
+    assert [node.op_type for node in graph.nodes if FRAMES in node.input] == ["Cast"]
 
 
 def test_a_picture_without_people_gives_empty_rows() -> None:
