@@ -66,6 +66,10 @@ _SHAPE_MOST = 0.3  # a joint further away, body sizes, is as wrong as it can be
 _ASTRAY = 0.5  # a joint that moved so much, body sizes, against the others does not tell the place
 _FADING = 0.6  # evidence for a person lost per second unseen
 _NEWCOMER_GAIN = 1.5  # evidence against someone out of sight, per logarithm of the newcomers a second
+_OVERLAP = 0.3  # of a detection with a tracked person's expected box that makes it that person's new box
+_OVERLAP_INTERPOLATED = (
+    0.7  # the same for a box that nobody saw: between people who cross it may lead from one to the other
+)
 _OWN_BONUS = 2.0  # evidence in having grown from the person's box
 _BEST_JOINTS = 4
 _LEAST_OF_BEST = 0.5  # joints that score less than this share of a person's best are not sure
@@ -358,7 +362,12 @@ class Tracker:
         )
 
     def propose(
-        self, detections: Detections | None, *, timestamp_s: float, frame_size_wh: tuple[int, int]
+        self,
+        detections: Detections | None,
+        *,
+        timestamp_s: float,
+        frame_size_wh: tuple[int, int],
+        interpolated: Bools | None = None,
     ) -> Proposals:
         """Return the boxes in which to estimate poses: those of tracked people and those of newcomers. Changes nothing.
 
@@ -366,6 +375,8 @@ class Tracker:
             detections: What the detector found in this frame; None when it did not run.
             timestamp_s: Time of the frame in seconds.
             frame_size_wh: Its width and height in pixels.
+            interpolated: (N,) which detections were guessed from other frames; None: none. They take the place of a
+                tracked person's own box only where they all but agree with it.
 
         Raises:
             InputError: The time is not a finite number, or the size not positive.
@@ -385,7 +396,8 @@ class Tracker:
         found = np.zeros(0, np.intp)
         if len(detections):
             overlap = iou_matrix(tracks.bboxes[live], detections.bboxes)
-            rows, cols = match(overlap + detections.scores[None] * 0.1, overlap > 0.3)
+            least = _OVERLAP if interpolated is None else np.where(interpolated, _OVERLAP_INTERPOLATED, _OVERLAP)
+            rows, cols = match(overlap + detections.scores[None] * 0.1, overlap > least)
             bboxes[live[rows]] = detections.bboxes[cols]
             scores[live[rows]] = detections.scores[cols]
             supported[live[rows]] = True

@@ -168,7 +168,9 @@ class OfflineTracker(Closing):
         summary = _Summary()
         for frame, candidates, found in self._estimated(frames, spool):
             boxes = Detections(candidates.bboxes, candidates.scores, np.zeros(len(candidates.bboxes), np.int64))
-            wanted = tracker.propose(boxes, timestamp_s=frame.time_s, frame_size_wh=frame.size_wh)
+            wanted = tracker.propose(
+                boxes, timestamp_s=frame.time_s, frame_size_wh=frame.size_wh, interpolated=~candidates.detected
+            )
             proposals, poses = self._completed(frame, wanted, candidates, found, spool)
             is_key = frame.index % self.config.key_interval == 0
             tracked = tracker.update(proposals, poses, timestamp_s=frame.time_s, detected=is_key)

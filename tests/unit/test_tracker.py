@@ -216,6 +216,21 @@ def test_with_hindsight_people_are_numbered_from_the_first_sight_and_known_when_
     assert stage.pose_counts == [0] * 9
 
 
+def test_a_box_guessed_from_other_frames_does_not_pull_a_tracked_person_away() -> None:
+    tracker = Tracker(SKELETON, TrackerConfig(smoothing=None), hindsight=True)
+    person = [standing(200)]
+    found = detections_of(person)
+    for frame in range(2):
+        proposals = tracker.propose(found, timestamp_s=frame / 30, frame_size_wh=FRAME_WH)
+        poses = poses_in(proposals.bboxes, proposals.bbox_scores, person, frame_size_wh=FRAME_WH)
+        tracker.update(proposals, poses, timestamp_s=frame / 30, detected=True)
+    beside = detections_of([standing(240)])
+    for interpolated, own in ((None, False), (np.zeros(1, bool), False), (np.ones(1, bool), True)):
+        proposals = tracker.propose(beside, timestamp_s=2 / 30, frame_size_wh=FRAME_WH, interpolated=interpolated)
+        box = proposals.bboxes[proposals.track_ids > 0][0]
+        assert (abs(box[0] - found.bboxes[0, 0]) < 5) == own
+
+
 def test_the_ids_that_are_shown_have_no_gaps_for_those_who_never_were() -> None:
     stage = Stage()
     stage.show([standing(100, scores=0.4, bbox_score=0.35)])  # seen once, and never again
