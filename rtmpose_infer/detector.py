@@ -170,7 +170,13 @@ class PersonDetector(HeldNetwork):
             )
 
         outputs = run_in_batches(
-            self.backend, self._buffer(), len(checked), letterbox, clock=clock, stages=("letterbox", "detect")
+            self.backend,
+            self._buffer(),
+            len(checked),
+            letterbox,
+            clock=clock,
+            stages=("letterbox", "detect"),
+            most=self._most,
         )
         # A broken network's infinities become boxes without area, which are dropped; nobody needs a warning of numpy's.
         with np.errstate(over="ignore", invalid="ignore"):

@@ -169,7 +169,9 @@ class PoseEstimator(HeldNetwork):
                         if before or view == "mirrored":
                             mirror_into(rows, rows)
 
-        outputs = run_in_batches(self.backend, self._buffer(), seen, crop, clock=clock, stages=("crop", "pose"))
+        outputs = run_in_batches(
+            self.backend, self._buffer(), seen, crop, clock=clock, stages=("crop", "pose"), most=self._most
+        )
         keypoints, scores = self._decode(outputs, total, view)
         keypoints = transform.to_frame(keypoints)
         poses = []

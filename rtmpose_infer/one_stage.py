@@ -157,7 +157,13 @@ class OneStageEstimator(HeldNetwork):
                 crop_into(checked[first + i], transform[at], pictures[i : i + 1], border_value=self.spec.pad_value)
 
         outputs = run_in_batches(
-            self.backend, self._buffer(), len(checked), warp, clock=clock, stages=("letterbox", "pose")
+            self.backend,
+            self._buffer(),
+            len(checked),
+            warp,
+            clock=clock,
+            stages=("letterbox", "pose"),
+            most=self._most,
         )
         dets, keypoints, scores = self._tables(outputs, len(checked))
         poses = [

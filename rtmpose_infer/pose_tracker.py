@@ -7,7 +7,10 @@ so a failure in the middle of one leaves it as it was.
 Many streams on a CPU: a batch over all streams in one call leaves a core idle whenever Python or OpenCV works, and is
 no faster inside the network than its parts. So ``track_many`` takes the streams in as many shares as there are cores
 (at most four), each batched over its streams, side by side: while one share is in the network, the other is cropped
-and associated. On accelerators, and for networks that are Python functions, one batch holds all streams.
+and associated. Calls side by side are best made on one thread each, which wait for nobody; ONNX Runtime settles the
+threads when a network is loaded, so there the networks are loaded a second time (1.18 times as many frames a second as
+separate trackers instead of 1.13 times, and more the busier the machine, ``benchmarks/streams.py``). On accelerators, and
+for networks that are Python functions, one batch holds all streams.
 """
 
 from __future__ import annotations
@@ -15,15 +18,17 @@ from __future__ import annotations
 import copy
 import math
 import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
+from rtmpose_infer.backends import BackendConfig
+from rtmpose_infer.batching import HeldNetwork
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import ClosedError, InputError
@@ -40,7 +45,7 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
-    from rtmpose_infer.backends import BackendConfig, BackendInfo
+    from rtmpose_infer.backends import BackendInfo
     from rtmpose_infer.preprocess import Frame
     from rtmpose_infer.skeletons import Skeleton
 
@@ -50,6 +55,7 @@ DEFAULT_DETECTOR = "embedded-detector"
 DEFAULT_POSE = "embedded-pose"
 _NOMINAL_STEP_S = 1 / 30
 _SIDE_BY_SIDE = {"onnxruntime", "openvino"}  # runtimes measured to gain from several calls at once on a CPU
+_THREADS_SETTLED = {"onnxruntime"}  # of these, those that settle a network's threads when it is loaded
 _MOST_SHARES = 4
 Stream = TypeVar("Stream", bound=Hashable)
 
@@ -103,12 +109,27 @@ class PosePipeline(Closing):
         ):
             if options and not isinstance(given, (str, PathLike)):
                 raise InputError(f"{name}_options go with a {name} that is loaded here, got {given!r}.")
+        self._load_single_threaded: Callable[[], PosePipeline] | None = None
+        config = backend_config or BackendConfig(device=device, threads=threads)
+        if config.threads is None and not any(isinstance(n, HeldNetwork) for n in (detector, pose, one_stage)):
+            self._load_single_threaded = partial(
+                PosePipeline,
+                detector=detector,
+                pose=pose,
+                one_stage=one_stage,
+                backend=backend,
+                backend_config=replace(config, threads=1),
+                detector_options=detector_options,
+                pose_options=pose_options,
+                one_stage_options=one_stage_options,
+            )
         self.detector: PersonDetector | None = None
         self.one_stage: OneStageEstimator | None = None
         self._estimator: PoseEstimator | None = None
         self._streams: dict[Hashable, _Stream] = {}
         self._streams_lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
+        self._single_threaded: PosePipeline | None = None
         self._closed = False
         if one_stage is not None:
             if detector not in {DEFAULT_DETECTOR, None} or pose != DEFAULT_POSE:
@@ -173,7 +194,9 @@ class PosePipeline(Closing):
         """Track one frame of each of several streams, with the networks' calls batched over the streams.
 
         A stream is known by its key; its state is kept from call to call. A key that was not seen before joins, a key
-        that is absent (or whose frame is None) pauses, ``leave`` forgets one. Frames may differ in size.
+        that is absent (or whose frame is None) pauses, ``leave`` forgets one. Frames may differ in size. With ONNX Runtime
+        on a CPU the first call loads the networks a second time, for one thread each; not where ``threads`` was given,
+        nor for networks that were loaded elsewhere.
 
         Args:
             frames: Stream → frame (H, W, 3) uint8 BGR, or None where a camera has nothing this time.
@@ -214,12 +237,24 @@ class PosePipeline(Closing):
         count = min(self._shares, len(streams))
         if count < 2:
             return _advance(self, streams, work, NO_CLOCK)
+        networks = self._networks_of_shares()
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._shares, thread_name_prefix="rtmpose-streams")
-        futures = [self._pool.submit(_advance, self, streams[i::count], work[i::count], NO_CLOCK) for i in range(count)]
+        futures = [
+            self._pool.submit(_advance, networks, streams[i::count], work[i::count], NO_CLOCK) for i in range(count)
+        ]
         wait(futures)
         shares = [future.result() for future in futures]
         return [shares[i % count][i // count] for i in range(len(streams))]
+
+    def _networks_of_shares(self) -> PosePipeline:
+        """Return what runs shares side by side: networks of one thread each where the runtime settles that in loading."""
+        if self._single_threaded is None and self._load_single_threaded is not None and not self._closed:
+            if any(info.runtime not in _THREADS_SETTLED for info in self.describe().values()):
+                self._load_single_threaded = None
+            else:
+                self._single_threaded = self._load_single_threaded()
+        return self._single_threaded or self
 
     @cached_property
     def _shares(self) -> int:
@@ -251,7 +286,7 @@ class PosePipeline(Closing):
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-        for network in (self.detector, self._estimator, self.one_stage):
+        for network in (self.detector, self._estimator, self.one_stage, self._single_threaded):
             if network is not None:
                 network.close()
         self._streams.clear()

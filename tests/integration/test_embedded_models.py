@@ -5,6 +5,8 @@ The places of joints were read off the photographs by eye, with a grid laid over
 
 from __future__ import annotations
 
+from itertools import islice
+
 import cv2
 import numpy as np
 import pytest
@@ -12,7 +14,9 @@ import pytest
 pytest.importorskip("onnxruntime", reason="the embedded networks are run with ONNX Runtime")
 data = pytest.importorskip("skimage.data", reason="the photographs come with the demo extra")
 
-from rtmpose_infer import PersonDetector, PoseEstimator, PoseTracker  # noqa: E402
+from rtmpose_infer import PersonDetector, PoseEstimator, PosePipeline, PoseTracker  # noqa: E402
+from rtmpose_infer.demo_scene import DemoScene  # noqa: E402
+from rtmpose_infer.errors import ClosedError  # noqa: E402
 from rtmpose_infer.geometry import iou_matrix  # noqa: E402
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE  # noqa: E402
 
@@ -87,3 +91,20 @@ def test_a_tracker_without_any_argument_finds_the_same_face():
 def test_an_empty_wall_holds_nobody():
     with PersonDetector(DEFAULT_DETECTOR) as detector:
         assert len(detector.predict(np.ascontiguousarray(data.brick()[..., None].repeat(3, axis=2)))) == 0
+
+
+def test_several_streams_on_one_pipeline_get_what_they_would_get_alone():
+    film = [frame.image for frame in islice(DemoScene(), 100, 118)]
+    streams = {"now": film[:12], "later": film[6:]}
+    alone = {}
+    for key, frames in streams.items():
+        with PoseTracker(backend="onnxruntime") as tracker:
+            alone[key] = [tracker(frame) for frame in frames[:12]]
+    with PosePipeline(backend="onnxruntime") as pipeline:
+        for i in range(12):
+            together = pipeline.track_many({key: frames[i] for key, frames in streams.items()})
+            for key, poses in together.items():
+                np.testing.assert_array_equal(poses.track_ids, alone[key][i].track_ids)
+                np.testing.assert_allclose(poses.keypoints, alone[key][i].keypoints, atol=0.5)
+    with pytest.raises(ClosedError):
+        pipeline.track_many({key: frames[0] for key, frames in streams.items()})
