@@ -28,6 +28,7 @@ from rtmpose_infer.skeletons import Skeleton, load_skeleton, skeleton_from_dict,
 __all__ = ["METADATA_KEY", "ModelFile", "ModelSpec", "load_model_file", "spec_from_header", "wrong_task"]
 
 _log = logging.getLogger("rtmpose_infer.model_spec")
+_said: set[tuple[str, str]] = set()  # what was assumed of which file; once is enough for a file that is loaded twice
 
 METADATA_KEY = "rtmpose_infer.model_spec"
 _VERSION = 1
@@ -298,7 +299,11 @@ def spec_from_header(header: OnnxHeader, *, task: str, name: str, **known: Any) 
         assumed += [words for field, words in standing_in.items() if field not in known]
     spec = ModelSpec(**(values | known))
     if assumed:
-        _log.warning("%s does not describe itself; assumed: %s.", name, "; ".join(assumed))
+        said = name, "; ".join(assumed)
+        _log.log(
+            logging.DEBUG if said in _said else logging.WARNING, "%s does not describe itself; assumed: %s.", *said
+        )
+        _said.add(said)
     return spec
 
 

@@ -254,6 +254,16 @@ def test_what_the_caller_said_is_not_called_an_assumption(tmp_path, caplog, know
     assert unsaid not in caplog.text
 
 
+def test_what_is_assumed_of_a_file_is_said_once_however_often_it_is_loaded(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        for _ in range(3):
+            load(tmp_path, simcc_onnx(), "pose")
+    assert len(caplog.records) == 1
+    with caplog.at_level(logging.WARNING):
+        load(tmp_path, simcc_onnx(), "pose", padding=1.0)  # other assumptions are news
+    assert len(caplog.records) == 2
+
+
 def test_nothing_is_called_an_assumption_when_all_was_said(tmp_path, caplog):
     said = {"colour": "rgb", "mean": RGB_MEAN, "std": RGB_STD, "skeleton": "coco17", "padding": 1.25}
     with caplog.at_level(logging.WARNING):
