@@ -45,6 +45,7 @@ _LOOKAHEAD = 2  # key frames known beyond a frame before its boxes are decided
 _KEYS_PER_CALL = 2
 _SMOOTHING_REACH_S = 4  # standard deviations of the window that are read before and after a block
 _BLOCK = 256  # frames smoothed at a time
+_LEAST_WINDOW = 0.7  # frames: at 10 a second as steady as online, and nearer
 _SIDES: dict[str, int] = {"all": 0, "plain": 1, "mirrored": -1}
 _ALTERNATE_UP_TO = 0.85  # between two frames, standard deviations of the window: 24 frames a second by default
 
@@ -57,7 +58,8 @@ class OfflineConfig:
         key_interval: Run the detector on every n-th frame.
         longest_gap_s: Join tracks over gaps up to this, beyond what ``tracker.track_lost_s`` joins anyway. For scenes
             with few people; where many come and go, a wrong join costs more than a missed one.
-        smoothing_s: Standard deviation of the two-way smoothing window in seconds; 0 leaves the joints as they are.
+        smoothing_s: Standard deviation of the two-way smoothing window in seconds, and at least 0.7 frames, so that
+            videos of few frames a second are smoothed too; 0 leaves the joints as they are.
         workers: Frames in the networks at once; None: one for each core.
         tracker: What counts as a person; its ``det_interval`` and ``smoothing`` do not apply here.
     """
@@ -445,21 +447,23 @@ def _refined(
     becomes = {number: joined[identity] for number, identity in identities.items()}
     final: dict[int, int] = {}
     times = np.array(summary.times_s)
-    reach_s = _SMOOTHING_REACH_S * config.smoothing_s
+    step_s = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
+    width_s = max(config.smoothing_s, _LEAST_WINDOW * step_s) if config.smoothing_s else 0.0
+    reach_s = _SMOOTHING_REACH_S * width_s
     cache: dict[int, dict[str, npt.NDArray[Any]]] = {}
     for start in range(0, len(times), _BLOCK):
         stop = min(start + _BLOCK, len(times))
         low = int(np.searchsorted(times, times[start] - reach_s))
         high = int(np.searchsorted(times, times[stop - 1] + reach_s, side="right"))
         cache = {i: cache.get(i) or _loaded(scratch, i, becomes) for i in range(low, high)}
-        smooth = _smoothed(cache, times, config.smoothing_s, workers=workers) if config.smoothing_s else {}
+        smooth = _smoothed(cache, times, width_s, workers=workers) if width_s else {}
         for index in range(start, stop):
             data = cache[index]
             ids = data["track_ids"]
             keypoints = data["keypoints"].copy()
             for row, track_id in enumerate(ids.tolist()):
                 final.setdefault(track_id, len(final) + 1)
-                if config.smoothing_s:
+                if width_s:
                     keypoints[row] = smooth[track_id, index]
             yield Poses(
                 keypoints=keypoints,

@@ -135,6 +135,16 @@ def test_both_halves_of_a_flip_test_are_made_where_no_smoothing_would_even_them_
     assert all(len(poses) == 1 for poses in results)
 
 
+def test_few_frames_a_second_are_smoothed_too() -> None:
+    rng, painted = np.random.default_rng(0), painted_pipeline()
+    painted.pose.lie = lambda answer: (
+        answer | {"keypoints": (answer["keypoints"] + rng.normal(0, 1, answer["keypoints"].shape)).astype(np.float32)}
+    )
+    results = track(painted, [(paint({0: (100, 40, 160, 240)}), i / 10) for i in range(30)], workers=1)
+    raw, smooth = (np.diff([getattr(p, k)[0] for p in results], 2, axis=0) for k in ("keypoints_raw", "keypoints"))
+    assert np.abs(smooth).mean() < 0.75 * np.abs(raw).mean()
+
+
 def test_a_run_that_was_killed_goes_on_with_the_identical_result(tmp_path: Path) -> None:
     whole = track(painted_pipeline(), video(120))
     painted = painted_pipeline()
