@@ -65,6 +65,12 @@ class HeldNetwork(Closing):
             buffer = self._local.buffer = InputBuffer(self.spec)
         return buffer
 
+    def _run(
+        self, count: int, fill: Callable[[int, Frame], None], *, clock: StageClock, stages: tuple[str, str]
+    ) -> Arrays:
+        """Run ``count`` pictures through the network; see ``run_in_batches``."""
+        return run_in_batches(self.backend, self._buffer(), count, fill, clock=clock, stages=stages, most=self._most)
+
     def describe(self) -> BackendInfo:
         """Return what the network really runs on."""
         return self.backend.describe()

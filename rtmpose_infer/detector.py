@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.backends import Backend, BackendConfig, load_backend, own_form
-from rtmpose_infer.batching import HeldNetwork, check_input, run_in_batches
+from rtmpose_infer.batching import HeldNetwork, check_input
 from rtmpose_infer.errors import InputError, OutputMismatchError
 from rtmpose_infer.geometry import clip_boxes, nms
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
@@ -169,15 +169,7 @@ class PersonDetector(HeldNetwork):
                 for frame, picture in zip(checked[first : first + len(pictures)], pictures, strict=True)
             )
 
-        outputs = run_in_batches(
-            self.backend,
-            self._buffer(),
-            len(checked),
-            letterbox,
-            clock=clock,
-            stages=("letterbox", "detect"),
-            most=self._most,
-        )
+        outputs = self._run(len(checked), letterbox, clock=clock, stages=("letterbox", "detect"))
         # A broken network's infinities become boxes without area, which are dropped; nobody needs a warning of numpy's.
         with np.errstate(over="ignore", invalid="ignore"):
             found = self._decode(outputs)

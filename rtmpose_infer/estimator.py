@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.backends import Backend, BackendConfig, load_backend, own_form
-from rtmpose_infer.batching import HeldNetwork, check_input, run_in_batches
+from rtmpose_infer.batching import HeldNetwork, check_input
 from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import DTypeError, InputError, ModelError, OutputMismatchError, ShapeError
 from rtmpose_infer.geometry import check_boxes, crop_transform
@@ -167,11 +167,9 @@ class PoseEstimator(HeldNetwork):
                             continue
                         crop_into(frame, transform[begin - before : stop - before], rows)
                         if before or view == "mirrored":
-                            mirror_into(rows, rows)
+                            mirror_into(rows.copy(), rows)
 
-        outputs = run_in_batches(
-            self.backend, self._buffer(), seen, crop, clock=clock, stages=("crop", "pose"), most=self._most
-        )
+        outputs = self._run(seen, crop, clock=clock, stages=("crop", "pose"))
         keypoints, scores = self._decode(outputs, total, view)
         keypoints = transform.to_frame(keypoints)
         poses = []

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.backends import Backend, BackendConfig, load_backend
-from rtmpose_infer.batching import HeldNetwork, check_input, run_in_batches
+from rtmpose_infer.batching import HeldNetwork, check_input
 from rtmpose_infer.errors import InputError, ModelError, OutputMismatchError
 from rtmpose_infer.geometry import CropTransform, clip_boxes, crop_transform, nms
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
@@ -156,15 +156,7 @@ class OneStageEstimator(HeldNetwork):
                 at = slice(first + i, first + i + 1)
                 crop_into(checked[first + i], transform[at], pictures[i : i + 1], border_value=self.spec.pad_value)
 
-        outputs = run_in_batches(
-            self.backend,
-            self._buffer(),
-            len(checked),
-            warp,
-            clock=clock,
-            stages=("letterbox", "pose"),
-            most=self._most,
-        )
+        outputs = self._run(len(checked), warp, clock=clock, stages=("letterbox", "pose"))
         dets, keypoints, scores = self._tables(outputs, len(checked))
         poses = [
             self._poses(dets[i], keypoints[i], scores[i], transform[i : i + 1], (frame.shape[1], frame.shape[0]))

@@ -9,8 +9,8 @@ no faster inside the network than its parts. So ``track_many`` takes the streams
 (at most four), each batched over its streams, side by side: while one share is in the network, the other is cropped
 and associated. Calls side by side are best made on one thread each, which wait for nobody; ONNX Runtime settles the
 threads when a network is loaded, so there the networks are loaded a second time (1.23 times as many frames a second as
-separate trackers instead of 1.13 times, ``benchmarks/streams.py``). On accelerators, and
-for networks that are Python functions, one batch holds all streams.
+separate trackers instead of 1.13 times, ``benchmarks/streams.py``). On accelerators, and for networks that are Python
+functions, one batch holds all streams.
 """
 
 from __future__ import annotations

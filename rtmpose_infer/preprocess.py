@@ -73,13 +73,13 @@ def crop_into(frame: Frame, transform: CropTransform, out: Frame, *, border_valu
 
 
 def mirror_into(pictures: Frame, out: Frame) -> None:
-    """Write each of the pictures mirrored, left for right, into ``out``, which may be ``pictures``.
+    """Write each of the pictures mirrored, left for right, into ``out``.
 
     One picture takes 3 µs; NumPy's copy of the reversed view takes 80, as long as the warp.
 
     Args:
         pictures: (N, h, w, 3) uint8, contiguous.
-        out: The same shape; overwritten.
+        out: The same shape, other memory; overwritten.
     """
     for picture, mirrored in zip(pictures, out, strict=True):
         cv2.flip(picture, 1, dst=mirrored)

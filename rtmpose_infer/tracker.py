@@ -67,9 +67,7 @@ _ASTRAY = 0.5  # a joint that moved so much, body sizes, against the others does
 _FADING = 0.6  # evidence for a person lost per second unseen
 _NEWCOMER_GAIN = 1.5  # evidence against someone out of sight, per logarithm of the newcomers a second
 _OVERLAP = 0.3  # of a detection with a tracked person's expected box that makes it that person's new box
-_OVERLAP_INTERPOLATED = (
-    0.7  # the same for a box that nobody saw: between people who cross it may lead from one to the other
-)
+_OVERLAP_INTERPOLATED = 0.7  # the same for a box that nobody saw, which between people who cross leads astray
 _OWN_BONUS = 2.0  # evidence in having grown from the person's box
 _BEST_JOINTS = 4
 _LEAST_OF_BEST = 0.5  # joints that score less than this share of a person's best are not sure

@@ -84,6 +84,13 @@ def test_all_pictures_go_in_one_call_where_every_size_is_as_good():
     assert ran == [17]
 
 
+def test_a_call_holds_no_more_pictures_than_it_may():
+    backend, ran = network()
+    answers = run_in_batches(backend, InputBuffer(SPEC), 17, numbered, clock=NO_CLOCK, stages=("a", "b"), most=8)
+    assert ran == [8, 8, 1]
+    assert answers["y"][:, 0].tolist() == list(range(1, 18))
+
+
 def test_answers_of_different_length_are_joined_with_zeros():
     backend, ran = network(batch=1, rows="as many as the number")
     answers = run_in_batches(backend, InputBuffer(SPEC), 3, numbered, clock=NO_CLOCK, stages=("a", "b"))
