@@ -153,8 +153,7 @@ class PoseEstimator(HeldNetwork):
             np.concatenate([boxes for _, boxes, _ in checked]), self.spec.input_size_wh, padding=self.spec.padding
         )
         spans = list(pairwise([0, *np.cumsum(counts).tolist()]))
-        both = self.spec.flip_test and view == "all"
-        seen = 2 * total if both else total  # the mirrored crops follow after all others
+        seen = 2 * total if self._sees_both(view) else total  # the mirrored crops follow after all others
 
         def crop(first: int, crops: Frame) -> None:
             for before in range(0, seen, total):
@@ -179,6 +178,9 @@ class PoseEstimator(HeldNetwork):
         clock.lap("decode_pose")
         return poses
 
+    def _sees_both(self, view: View) -> bool:
+        return self.spec.flip_test and view == "all"
+
     def _decode(self, outputs: Arrays, count: int, view: View) -> tuple[Floats, Floats]:
         k = self.skeleton.num_keypoints
         first, second = (outputs[name] for name in self._output_names)
@@ -189,7 +191,7 @@ class PoseEstimator(HeldNetwork):
                 )
             scores = np.asarray(second, np.float32)
             return mask_unfound(np.array(first, np.float32), scores), scores
-        both = self.spec.flip_test and view == "all"
+        both = self._sees_both(view)
         seen = 2 * count if both else count
         if any(axis.ndim != 3 or axis.shape[:2] != (seen, k) or not axis.shape[2] for axis in (first, second)):
             raise OutputMismatchError(

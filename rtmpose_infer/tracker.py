@@ -20,7 +20,8 @@ The decisions this file carries:
 - A person who is covered is lost, not gone: the track coasts on with fading speed and growing uncertainty for
   ``track_lost_s``. Who vanishes where nobody covers them is forgotten sooner where newcomers are frequent, because an id
   given to the wrong person is worse than a new one. Pose inference is spent on the lost only after 1, 2, 4, 8, …
-  frames; a detection near the expected place finds them too. The lost choose after those in view.
+  frames, with ``"auto"`` more often at first; a detection near the expected place finds them too. The lost choose after
+  those in view.
 - A newcomer with good evidence (detector and joints) is shown at once; with weak evidence only when a second detection
   supports it. Tracks start at detections only, so a pose that slid onto something else never founds an identity.
 - Boxes follow the joints with the margins learned from the last detection of the same person, and joints far outside

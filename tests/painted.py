@@ -137,13 +137,12 @@ def flipping_estimator(*, error_px: int) -> tuple[PoseEstimator, Network]:
     def vectors(crops: np.ndarray) -> Answer:
         answer = _estimate(crops)
         bins = np.rint(2 * (answer["keypoints"] + [error_px, 0])).astype(int)
-        axes = {
-            name: np.zeros((len(crops), 17, 2 * side), np.float32) for name, side in zip("xy", POSE_WH, strict=True)
-        }
-        for axis, (values, side) in enumerate(zip(axes.values(), (width, height), strict=True)):
+        found = {}
+        for axis, (name, side) in enumerate(zip("xy", POSE_WH, strict=True)):
+            values = found[f"simcc_{name}"] = np.zeros((len(crops), 17, 2 * side), np.float32)
             where = bins[..., axis].clip(0, 2 * side - 1)[..., None]
             np.put_along_axis(values, where, answer["scores"][..., None], axis=2)
-        return {f"simcc_{name}": values for name, values in axes.items()}
+        return found
 
     network = Network(vectors)
     backend = CallableBackend(

@@ -150,7 +150,8 @@ class OfflineTracker(Closing):
             "pose": self.pipeline.estimator.spec.to_json(),
             "runtime": {k: [v.runtime, v.version, v.device] for k, v in self.pipeline.describe().items()},
             "key_interval": self.config.key_interval,
-            "smoothing_s": self.config.smoothing_s,
+            # With a flip test it decides which halves are made; without, it may change between two runs.
+            "smoothing_s": self.config.smoothing_s if self.pipeline.estimator.spec.flip_test else None,
         }
 
     def _follow(

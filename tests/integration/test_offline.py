@@ -135,6 +135,18 @@ def test_both_halves_of_a_flip_test_are_made_where_no_smoothing_would_even_them_
     assert all(len(poses) == 1 for poses in results)
 
 
+def test_work_in_progress_outlives_another_smoothing_unless_a_flip_test_hangs_on_it(tmp_path: Path) -> None:
+    for flip_error_px, folder in ((None, tmp_path / "plain"), (0, tmp_path / "flip")):
+        track(painted_pipeline(flip_error_px=flip_error_px), video(12), work_dir=folder, smoothing_s=0.05)
+        again = painted_pipeline(flip_error_px=flip_error_px)
+        if flip_error_px is None:
+            track(again, video(12), work_dir=folder, smoothing_s=0.0)
+            assert again.pose.batches == []
+        else:
+            with pytest.raises(InputError, match="other settings"):
+                track(again, video(12), work_dir=folder, smoothing_s=0.0)
+
+
 def test_few_frames_a_second_are_smoothed_too() -> None:
     rng, painted = np.random.default_rng(0), painted_pipeline()
     painted.pose.lie = lambda answer: (
