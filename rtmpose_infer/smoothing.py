@@ -14,6 +14,7 @@ What differs from the filter of Casiez, Roussel and Vogel (CHI 2012):
 - joints that hardly tremble are hardly smoothed: the noise of a person's joints is estimated as the frames go by, and
   where it is small the cutoffs rise, so that a filter set for a restless network does not pull a steady one's joints away
   from where they are;
+- a joint is not held further back than its noise explains: what lies beyond is motion, which a low-pass would trail;
 - a joint that was not seen for a while starts afresh where it reappears.
 """
 
@@ -36,6 +37,9 @@ Bools = npt.NDArray[np.bool_]
 _NOISE_MEMORY_S = 1.0
 _MOST_FREEDOM = 3.0  # by which the cutoffs rise at most (its square and fourth power, see ``OneEuroConfig.noise``)
 _FEWEST_JOINTS = 3  # that tell a person's noise
+# A joint is shown at most so many standard deviations of its noise from where it was seen, and less far where that noise is
+# below so many times ``OneEuroConfig.noise``: what trembles little needs little smoothing.
+_REACH, _FULL_REACH_NOISE = 2.5, 1.65
 # The second difference of white noise has six times its variance on either axis; the median of such a squared length, which
 # is exponentially distributed, is ln 2 times its mean. Joints that really turn are the minority, which a median ignores.
 _MEDIAN_OF_BENDS = 12 * math.log(2)
@@ -114,11 +118,10 @@ class OneEuroConfig:
     """How strongly joints are smoothed.
 
     The defaults were chosen on Penn Action trajectories (persons 140 px in size at the median, 30 frames a second) with
-    white noise added. With 2 px of it the RMS of acceleration falls by 60 %, moving joints lag by 0.24 frames, and the
-    joints are nearer to the truth than the raw ones on the whole, the moving ones 0.3 px further away. With 1 px it falls
-    by 40 %, and the joints are 0.1 px further away than the raw ones (with ``noise=0`` 0.5 px); with 0.5 px by 17 %, and
-    they are 0.15 px further away (0.95 px). ``beta=8, trend=1`` is the setting for fast motion: 52 % less jitter at 2 px,
-    0.14 frames of lag.
+    white noise added: that they are no further from the truth than the raw joints, with 2 px of noise at 40 % of the RMS of
+    acceleration (2.55 for 2.83 px), with 1 px at 65 % (1.41 for 1.42 px). Moving joints lag by 0.26 and 0.1 frames and are
+    0.3 px further away than raw ones. With 0.5 px 85 % are left, and the joints are 0.09 px further away. ``beta=8, trend=1``
+    is the setting for fast motion: half the jitter at 2 px, 0.1 frames of lag.
     ``benchmarks/smoothing.py`` measures the trade-off.
 
     Attributes:
@@ -127,15 +130,15 @@ class OneEuroConfig:
         derivative_cutoff_hz: Cutoff frequency of the velocity estimate.
         trend: Share of the velocity by which the estimate moves on by itself, 0 (classic One-Euro) to 1.
         noise: Standard deviation of the joints' noise, in body sizes, down to which the two cutoffs above hold. Joints n
-            times as steady are smoothed less: ``min_cutoff_hz`` counts n² and ``beta`` n⁴ times, n up to 3. With 0 the
-            noise does not matter.
+            times as steady are smoothed less: ``min_cutoff_hz`` counts n² and ``beta`` n⁴ times, n up to 3. No joint is
+            held back by more than 2.5 standard deviations of its noise. With 0 the noise does not matter, in either way.
         reset_after_s: A joint unseen for longer starts afresh where it reappears.
     """
 
-    min_cutoff_hz: float = 2.0
-    beta: float = 3.8
+    min_cutoff_hz: float = 1.8
+    beta: float = 2.2
     derivative_cutoff_hz: float = 4.0
-    trend: float = 0.7
+    trend: float = 0.65
     noise: float = 0.0095
     reset_after_s: float = 0.2
 
@@ -193,10 +196,16 @@ class OneEuroSmoother:
         seen_twice = (valid & (state.unseen_s == 0))[..., None]
         raw_velocity = np.where(seen_twice, (observed - state.observed) / np.float32(dt_s), np.float32(np.nan))
         noise = _noise(state.noise, (raw_velocity - state.observed_velocity) * np.float32(dt_s), dt_s)
-        freedom = self._freedom(noise, scales_px)[:, None]
+        steadiness = self.config.noise * np.maximum(scales_px, 1e-3) / np.sqrt(np.maximum(noise, 1e-9))
+        freedom = np.fmin(np.fmax(steadiness, 1), _MOST_FREEDOM)[:, None].astype(np.float32)
         gain = _gain(config.min_cutoff_hz * freedom**2 + config.beta * freedom**4 * speed, step)[..., None]
         predicted = state.position + config.trend * step[..., None] * state.velocity
-        filtered = predicted + gain * (observed - predicted)
+        held_back = (1 - gain) * (predicted - observed)
+        if config.noise:
+            farthest = _REACH * np.sqrt(noise) / np.fmax(_FULL_REACH_NOISE * steadiness, 1)
+            distance = np.sqrt(held_back[..., 0] ** 2 + held_back[..., 1] ** 2)
+            held_back *= np.fmin(farthest[:, None] / np.maximum(distance, 1e-6), 1)[..., None]
+        filtered = observed + held_back
 
         continued = known[..., None]
         position = np.where(continued, filtered, observed)
@@ -209,11 +218,6 @@ class OneEuroSmoother:
             noise=noise,
         )
         return np.where(valid[..., None], position, keypoints), next_state
-
-    def _freedom(self, noise: Floats, scales_px: Floats) -> Floats:
-        """Return (N,) how many times steadier than what the settings are meant for each person's joints are, 1 to 3."""
-        steadiness = self.config.noise * np.maximum(scales_px, 1e-3) / np.sqrt(np.maximum(noise, 1e-9))
-        return np.asarray(np.fmin(np.fmax(steadiness, 1), _MOST_FREEDOM), np.float32)
 
 
 class NoSmoother:

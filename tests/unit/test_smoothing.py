@@ -60,6 +60,18 @@ def test_steady_joints_are_left_where_they_are_and_restless_ones_are_not() -> No
     assert error(run(steady)) < 2 * error(steady) < error(run(steady, config=OneEuroConfig(noise=0)))
 
 
+def test_a_joint_that_starts_is_held_back_no_further_than_its_noise_explains() -> None:
+    rest = np.full((90, 12, 2), 300.0) + np.random.default_rng(0).normal(0, 1, (90, 12, 2))
+    path = rest.copy()
+    path[60:, 3] += np.arange(1, 31)[:, None] * np.array([9.0, -6.0])
+
+    def held_back(config: OneEuroConfig | None = None) -> float:
+        return float(np.linalg.norm(run(path, config=config) - path, axis=2)[60:, 3].max())
+
+    assert held_back() < 3 < held_back(OneEuroConfig(noise=0))
+    np.testing.assert_array_equal(run(path)[:, 4:], run(rest)[:, 4:])  # nobody else's business
+
+
 def test_the_noise_is_a_persons_own() -> None:
     rng = np.random.default_rng(0)
     truth = np.full((120, 2, 12, 2), 300.0) + 40 * np.sin(np.arange(120) / 5)[:, None, None, None]
