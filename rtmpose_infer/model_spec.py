@@ -28,7 +28,7 @@ from rtmpose_infer.skeletons import Skeleton, load_skeleton, skeleton_from_dict,
 __all__ = ["METADATA_KEY", "ModelFile", "ModelSpec", "load_model_file", "spec_from_header", "wrong_task"]
 
 _log = logging.getLogger("rtmpose_infer.model_spec")
-_said: set[tuple[str, str]] = set()  # what was assumed of which file; once is enough for a file that is loaded twice
+_said: set[str] = set()  # what was assumed of which file; once is enough for a file that is loaded twice
 
 METADATA_KEY = "rtmpose_infer.model_spec"
 _VERSION = 1
@@ -299,12 +299,13 @@ def spec_from_header(header: OnnxHeader, *, task: str, name: str, **known: Any) 
         assumed += [words for field, words in standing_in.items() if field not in known]
     spec = ModelSpec(**(values | known))
     if assumed:
-        said = name, "; ".join(assumed)
-        _log.log(
-            logging.DEBUG if said in _said else logging.WARNING, "%s does not describe itself; assumed: %s.", *said
-        )
-        _said.add(said)
+        _warn_once(f"{name} does not describe itself; assumed: {'; '.join(assumed)}.")
     return spec
+
+
+def _warn_once(said: str) -> None:
+    _log.log(logging.DEBUG if said in _said else logging.WARNING, "%s", said)
+    _said.add(said)
 
 
 def wrong_task(name: str, actual: str, wanted: str) -> str:
@@ -395,7 +396,7 @@ def _size(header: OnnxHeader, head: str, width: int | None, height: int | None, 
         if bins_x and bins_y:
             return bins_x // 2, bins_y // 2
     if head == "nms":
-        _log.warning("%s takes any input size; 320×320 is assumed. Pass input_size_wh=(w, h) for another.", name)
+        _warn_once(f"{name} takes any input size; 320×320 is assumed. Pass input_size_wh=(w, h) for another.")
         return 320, 320
     raise ModelError(f"{name} does not say its input size; pass input_size_wh=(width, height).")
 

@@ -7,19 +7,22 @@ so a failure in the middle of one leaves it as it was.
 Many streams on a CPU: a batch over all streams in one call leaves a core idle whenever Python or OpenCV works, and is
 no faster inside the network than its parts. So ``track_many`` takes the streams in as many shares as there are cores
 (at most four), each batched over its streams, side by side: while one share is in the network, the other is cropped
-and associated. Calls side by side are best made on one thread each, which wait for nobody; ONNX Runtime settles the
-threads when a network is loaded, so there the networks are loaded a second time (1.23 times as many frames a second as
-separate trackers instead of 1.13 times, ``benchmarks/streams.py``). On accelerators, and for networks that are Python
-functions, one batch holds all streams.
+and associated. Calls side by side are best made on a share of the cores each, on two cores on one thread, which waits
+for nobody. ONNX Runtime settles the threads when a network is loaded, so there the networks are loaded a second time, and
+serve shares as well as trackers that are called from several threads at once (``benchmarks/streams.py``: 1.28 times as
+many frames a second as separate trackers, with the usual networks 1.13 times for the shares and 1.07 for the threads). On
+accelerators, and for networks that are Python functions, one batch holds all streams.
 """
 
 from __future__ import annotations
 
 import copy
+import logging
 import math
 import threading
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
@@ -31,7 +34,7 @@ from rtmpose_infer.backends import BackendConfig
 from rtmpose_infer.batching import HeldNetwork
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.detector import PersonDetector
-from rtmpose_infer.errors import ClosedError, InputError
+from rtmpose_infer.errors import ClosedError, InputError, RtmposeInferError
 from rtmpose_infer.estimator import PoseEstimator
 from rtmpose_infer.geometry import check_boxes
 from rtmpose_infer.one_stage import OneStageEstimator
@@ -50,6 +53,8 @@ if TYPE_CHECKING:
     from rtmpose_infer.skeletons import Skeleton
 
 __all__ = ["DEFAULT_DETECTOR", "DEFAULT_POSE", "PosePipeline", "PoseTracker"]
+
+_log = logging.getLogger("rtmpose_infer.pose_tracker")
 
 DEFAULT_DETECTOR = "embedded-detector"
 DEFAULT_POSE = "embedded-pose"
@@ -109,16 +114,15 @@ class PosePipeline(Closing):
         ):
             if options and not isinstance(given, (str, PathLike)):
                 raise InputError(f"{name}_options go with a {name} that is loaded here, got {given!r}.")
-        self._load_single_threaded: Callable[[], PosePipeline] | None = None
-        config = backend_config or BackendConfig(device=device, threads=threads)
-        if config.threads is None and not any(isinstance(n, HeldNetwork) for n in (detector, pose, one_stage)):
-            self._load_single_threaded = partial(
-                PosePipeline,
+        self._load_beside: Callable[[BackendConfig], PosePipeline] | None = None
+        self._config = backend_config or BackendConfig(device=device, threads=threads)
+        if self._config.threads is None and not any(isinstance(n, HeldNetwork) for n in (detector, pose, one_stage)):
+            self._load_beside = partial(
+                _load,
                 detector=detector,
                 pose=pose,
                 one_stage=one_stage,
                 backend=backend,
-                backend_config=replace(config, threads=1),
                 detector_options=detector_options,
                 pose_options=pose_options,
                 one_stage_options=one_stage_options,
@@ -129,7 +133,11 @@ class PosePipeline(Closing):
         self._streams: dict[Hashable, _Stream] = {}
         self._streams_lock = threading.Lock()
         self._pool: ThreadPoolExecutor | None = None
-        self._single_threaded: PosePipeline | None = None
+        self._beside: PosePipeline | None = None
+        self._loading = threading.Lock()
+        self._turns = threading.Semaphore()
+        self._calls = 0
+        self._calls_lock = threading.Lock()
         self._closed = False
         if one_stage is not None:
             if detector not in {DEFAULT_DETECTOR, None} or pose != DEFAULT_POSE:
@@ -195,8 +203,8 @@ class PosePipeline(Closing):
 
         A stream is known by its key; its state is kept from call to call. A key that was not seen before joins, a key
         that is absent (or whose frame is None) pauses, ``leave`` forgets one. Frames may differ in size. With ONNX Runtime
-        on a CPU the first call loads the networks a second time, for one thread each; not where ``threads`` was given,
-        nor for networks that were loaded elsewhere.
+        on a CPU the first call loads the networks a second time, for a share of the cores each; not where ``threads`` was
+        given, nor for networks that were loaded elsewhere.
 
         Args:
             frames: Stream → frame (H, W, 3) uint8 BGR, or None where a camera has nothing this time.
@@ -237,7 +245,7 @@ class PosePipeline(Closing):
         count = min(self._shares, len(streams))
         if count < 2:
             return _advance(self, streams, work, NO_CLOCK)
-        networks = self._networks_of_shares()
+        networks = self._networks_beside(wait=True)
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._shares, thread_name_prefix="rtmpose-streams")
         futures = [
@@ -247,23 +255,56 @@ class PosePipeline(Closing):
         shares = [future.result() for future in futures]
         return [shares[i % count][i // count] for i in range(len(streams))]
 
-    def _networks_of_shares(self) -> PosePipeline:
-        """Return what runs shares side by side: networks of one thread each where the runtime settles that in loading."""
-        if self._single_threaded is None and self._load_single_threaded is not None and not self._closed:
-            if any(info.runtime not in _THREADS_SETTLED for info in self.describe().values()):
-                self._load_single_threaded = None
-            else:
-                self._single_threaded = self._load_single_threaded()
-        return self._single_threaded or self
+    @contextmanager
+    def in_flight(self) -> Iterator[PosePipeline]:
+        """Give the networks for one frame of one tracker: those for calls side by side while others are in flight.
+
+        Of these calls as many run at once as there are shares, and the others wait: more would be no faster, and every
+        one of them takes memory of its own.
+        """
+        with self._calls_lock:
+            self._calls += 1
+            alone = self._calls == 1
+        try:
+            networks = self if alone or self._shares < 2 else self._networks_beside(wait=False)
+            with nullcontext() if networks is self else self._turns:
+                yield networks
+        finally:
+            with self._calls_lock:
+                self._calls -= 1
+
+    def _networks_beside(self, *, wait: bool) -> PosePipeline:
+        """Return what runs calls side by side, on a share of the cores each where a runtime settles that in loading.
+
+        Args:
+            wait: Wait where another thread is loading them just now, instead of going on with the usual ones.
+        """
+        if self._beside is None and self._load_beside is not None and self._loading.acquire(blocking=wait):
+            try:
+                if any(info.runtime not in _THREADS_SETTLED for info in self.describe().values()):
+                    self._load_beside = None
+                elif self._beside is None and not self._closed:
+                    self._turns = threading.Semaphore(self._shares)
+                    self._beside = self._load_beside(replace(self._config, threads=max(1, self._cpus // self._shares)))
+            except RtmposeInferError as error:  # such as a file that is gone by now: what is loaded goes on
+                _log.warning("calls side by side share the networks' threads, for a second set did not load: %s", error)
+                self._load_beside = None
+            finally:
+                self._loading.release()
+        return self._beside or self
 
     @cached_property
     def _shares(self) -> int:
         networks = self.describe().values()
         if not all(info.runtime in _SIDE_BY_SIDE and info.device.lower() == "cpu" for info in networks):
             return 1
+        return min(self._cpus, _MOST_SHARES)
+
+    @cached_property
+    def _cpus(self) -> int:
         from rtmpose_infer.machine import usable_cpus  # brings much that a single stream does not need
 
-        return min(int(usable_cpus()), _MOST_SHARES)
+        return int(usable_cpus())
 
     def leave(self, stream: Hashable) -> None:
         """Forget a stream of ``track_many``; an unknown one is fine."""
@@ -286,10 +327,16 @@ class PosePipeline(Closing):
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
-        for network in (self.detector, self._estimator, self.one_stage, self._single_threaded):
+        with self._loading:
+            beside, self._load_beside = self._beside, None
+        for network in (self.detector, self._estimator, self.one_stage, beside):
             if network is not None:
                 network.close()
         self._streams.clear()
+
+
+def _load(config: BackendConfig, **networks: Any) -> PosePipeline:
+    return PosePipeline(backend_config=config, **networks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -485,7 +532,8 @@ class PoseTracker(Closing):
                 raise ClosedError("this PoseTracker is closed; make another one.")
             clock.start()
             work = self._stream.begin(frame, timestamp_s, bboxes_xyxy)
-            return _advance(self.pipeline, [self._stream], [work], clock)[0]
+            with self.pipeline.in_flight() as networks:
+                return _advance(networks, [self._stream], [work], clock)[0]
 
     async def atrack(
         self,

@@ -120,8 +120,8 @@ class OneEuroConfig:
     The defaults were chosen on Penn Action trajectories (persons 140 px in size at the median, 30 frames a second) with
     white noise added: that they are no further from the truth than the raw joints, with 2 px of noise at 40 % of the RMS of
     acceleration (2.55 for 2.83 px), with 1 px at 65 % (1.41 for 1.42 px). Moving joints lag by 0.26 and 0.1 frames and are
-    0.3 px further away than raw ones. With 0.5 px 85 % are left, and the joints are 0.09 px further away. ``beta=8, trend=1``
-    is the setting for fast motion: half the jitter at 2 px, 0.1 frames of lag.
+    0.3 px further away than raw ones. With 0.5 px 85 % are left, and the joints are 0.09 px further away. The setting
+    ``beta=8, trend=1`` is for fast motion: half the jitter at 2 px, 0.1 frames of lag.
     ``benchmarks/smoothing.py`` measures the trade-off.
 
     Attributes:

@@ -5,6 +5,8 @@ The places of joints were read off the photographs by eye, with a grid laid over
 
 from __future__ import annotations
 
+import shutil
+from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 
 import cv2
@@ -14,7 +16,13 @@ import pytest
 pytest.importorskip("onnxruntime", reason="the embedded networks are run with ONNX Runtime")
 data = pytest.importorskip("skimage.data", reason="the photographs come with the demo extra")
 
-from rtmpose_infer import PersonDetector, PoseEstimator, PosePipeline, PoseTracker  # noqa: E402
+from rtmpose_infer import (  # noqa: E402
+    PersonDetector,
+    PoseEstimator,
+    PosePipeline,
+    PoseTracker,
+    machine,
+)
 from rtmpose_infer.demo_scene import DemoScene  # noqa: E402
 from rtmpose_infer.errors import ClosedError  # noqa: E402
 from rtmpose_infer.geometry import iou_matrix  # noqa: E402
@@ -106,6 +114,43 @@ def test_several_streams_on_one_pipeline_get_what_they_would_get_alone():
                 np.testing.assert_allclose(poses.keypoints, alone[key][i].keypoints, atol=0.5)
     with pytest.raises(ClosedError):
         pipeline.track_many({key: frames[0] for key, frames in streams.items()})
+
+
+def test_threads_on_one_pipeline_get_what_they_would_get_alone(monkeypatch):
+    monkeypatch.setattr(machine, "usable_cpus", lambda: 2.0)
+    film = [frame.image for frame in islice(DemoScene(), 100, 112)]
+    with PoseTracker(backend="onnxruntime") as tracker:
+        alone = [tracker(frame) for frame in film]
+    with PosePipeline(backend="onnxruntime") as pipeline:
+        with pipeline.in_flight() as first, pipeline.in_flight() as second:
+            assert {name: info.threads for name, info in second.describe().items()} == {"detector": 1, "pose": 1}
+            assert first.describe() == pipeline.describe()
+            with ThreadPoolExecutor(4) as pool:
+                together = list(
+                    pool.map(lambda t: [t(frame) for frame in film], [PoseTracker(pipeline) for _ in range(4)])
+                )
+        with pipeline.in_flight() as alone_again:
+            assert alone_again is pipeline
+    for one in together:
+        for poses, expected in zip(one, alone, strict=True):
+            np.testing.assert_array_equal(poses.track_ids, expected.track_ids)
+            np.testing.assert_allclose(poses.keypoints, expected.keypoints, atol=0.5)
+
+
+def test_a_network_whose_file_is_gone_goes_on_when_threads_come_together(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(machine, "usable_cpus", lambda: 2.0)
+    files = {task: tmp_path / f"{task}.onnx" for task in ("detector", "pose")}
+    for (task, file), name in zip(files.items(), (DEFAULT_DETECTOR, DEFAULT_POSE), strict=True):
+        shutil.copy(resolve(name, task="detection" if task == "detector" else "pose"), file)
+    frame = next(islice(DemoScene(), 100, None)).image
+    with PosePipeline(backend="onnxruntime", **files) as pipeline:
+        for file in files.values():
+            file.unlink()
+        with pipeline.in_flight(), PoseTracker(pipeline) as tracker:
+            assert len(tracker(frame)) == 2
+            assert len(tracker(frame)) == 2
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "did not load" in caplog.text
 
 
 @pytest.mark.parametrize(("name", "task"), [(DEFAULT_DETECTOR, "detection"), (DEFAULT_POSE, "pose")])
