@@ -388,31 +388,14 @@ class _Stream:
         """Return the boxes to estimate poses in; changes nothing."""
         return self._tracker.propose(frame.detections, timestamp_s=frame.timestamp_s, frame_size_wh=frame.size_wh)
 
-    def take(self, frame: _Frame, poses: Poses) -> tuple[_Frame, Proposals, Poses]:
-        """Return the people whom a one-stage network found, as if proposed and estimated; changes nothing.
+    def take(self, frame: _Frame, poses: Poses) -> tuple[Proposals, Poses]:
+        """Return the people whom a one-stage network found, as if proposed and estimated; changes nothing."""
+        return self._tracker.take(poses, timestamp_s=frame.timestamp_s, frame_size_wh=frame.size_wh)
 
-        All of them count as newcomers, so that the tracker decides by place and pose alone who is who.
-        """
-        people = Detections(poses.bboxes, poses.bbox_scores, np.zeros(len(poses), np.int64))
-        frame = replace(frame, detections=people)
-        wanted = self.propose(frame)
-        # Duplicates and those beyond max_people are not among the wanted.
-        same = (people.bboxes[:, None] == wanted.bboxes[None, wanted.detected]).all(axis=2).any(axis=1)
-        poses = poses[same]
-        proposals = Proposals(
-            bboxes=poses.bboxes,
-            bbox_scores=poses.bbox_scores,
-            track_ids=np.zeros(len(poses), np.int64),
-            detected=np.ones(len(poses), bool),
-        )
-        return frame, proposals, poses
-
-    def commit(self, frame: _Frame, proposals: Proposals, poses: Poses, clock: StageClock) -> Poses:
+    def commit(self, frame: _Frame, proposals: Proposals, poses: Poses, clock: StageClock, *, detected: bool) -> Poses:
         """Take the poses into the stream's state and return the tracked people."""
         poses = replace(poses, frame_index=self._frame_index, timestamp_s=frame.timestamp_s)
-        tracked = self._tracker.update(
-            proposals, poses, timestamp_s=frame.timestamp_s, detected=frame.detections is not None, clock=clock
-        )
+        tracked = self._tracker.update(proposals, poses, timestamp_s=frame.timestamp_s, detected=detected, clock=clock)
         self._frame_index += 1
         self._last_time_s = frame.timestamp_s
         return tracked
@@ -434,8 +417,8 @@ def _advance(
         if any(frame.detections is not None for frame in frames):
             raise InputError("bboxes_xyxy: a one-stage network takes no boxes; leave them out.")
         everybody = pipeline.one_stage.predict_batch([frame.image for frame in frames], clock=clock)
-        taken = [s.take(frame, poses) for s, frame, poses in zip(streams, frames, everybody, strict=True)]
-        tracked = [stream.commit(*parts, clock) for stream, parts in zip(streams, taken, strict=True)]
+        work = zip(streams, frames, everybody, strict=True)
+        tracked = [s.commit(f, *s.take(f, poses), clock, detected=True) for s, f, poses in work]
         clock.lap("track")
         return tracked
     frames = list(frames)
@@ -444,13 +427,15 @@ def _advance(
         found = pipeline.detector.predict_batch([frames[i].image for i in due], clock=clock)
         for i, detections in zip(due, found, strict=True):
             frames[i] = replace(frames[i], detections=detections)
-    work = list(zip(streams, frames, strict=True))
-    proposals = [stream.propose(frame) for stream, frame in work]
+    proposals = [stream.propose(frame) for stream, frame in zip(streams, frames, strict=True)]
     clock.lap("track")
     poses = pipeline.estimator.predict_batch(
         [(f.image, p.bboxes, p.bbox_scores) for f, p in zip(frames, proposals, strict=True)], clock=clock
     )
-    tracked = [s.commit(f, p, found, clock) for (s, f), p, found in zip(work, proposals, poses, strict=True)]
+    tracked = [
+        s.commit(f, p, found, clock, detected=f.detections is not None)
+        for s, f, p, found in zip(streams, frames, proposals, poses, strict=True)
+    ]
     clock.lap("track")
     return tracked
 

@@ -424,6 +424,32 @@ class Tracker:
             detected=detected[kept],
         )
 
+    def take(self, poses: Poses, *, timestamp_s: float, frame_size_wh: tuple[int, int]) -> tuple[Proposals, Poses]:
+        """Return the people whom a one-stage network found, as if proposed and estimated. Changes nothing.
+
+        All of them count as newcomers, so that place and pose alone decide who is who. Left out are duplicates and those
+        beyond ``max_people``.
+
+        Args:
+            poses: Everybody in the frame.
+            timestamp_s: Time of the frame in seconds.
+            frame_size_wh: Its width and height in pixels.
+
+        Raises:
+            InputError: The time is not a finite number, or the size not positive.
+        """
+        people = Detections(poses.bboxes, poses.bbox_scores, np.zeros(len(poses), np.int64))
+        wanted = self.propose(people, timestamp_s=timestamp_s, frame_size_wh=frame_size_wh)
+        same = (people.bboxes[:, None] == wanted.bboxes[None, wanted.detected]).all(axis=2).any(axis=1)
+        poses = poses[same]
+        proposals = Proposals(
+            bboxes=poses.bboxes,
+            bbox_scores=poses.bbox_scores,
+            track_ids=np.zeros(len(poses), np.int64),
+            detected=np.ones(len(poses), bool),
+        )
+        return proposals, poses
+
     def update(
         self,
         proposals: Proposals,

@@ -7,6 +7,8 @@ Who proves later to be somebody is shown from the first sight on, and who does n
 joined over gaps once the whole video is known; and joints are smoothed with the frames that follow, so without lag.
 Results are the same ``Poses`` as online, in order.
 
+A one-stage network looks at every frame, one frame per core, and its people are followed and smoothed in the same way.
+
 Memory is bounded: a few key intervals of frames, and everything else on disk (see ``spool``).
 """
 
@@ -36,7 +38,8 @@ from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.tracker import Proposals, Tracker, TrackerConfig
 
 if TYPE_CHECKING:
-    from rtmpose_infer.estimator import PoseEstimator, View
+    from rtmpose_infer.batching import HeldNetwork
+    from rtmpose_infer.estimator import View
     from rtmpose_infer.preprocess import Frame
 
 __all__ = ["OfflineConfig", "OfflineTracker"]
@@ -55,7 +58,7 @@ class OfflineConfig:
     """How a whole video is tracked.
 
     Attributes:
-        key_interval: Run the detector on every n-th frame.
+        key_interval: Run the detector on every n-th frame; a one-stage network runs on every frame.
         longest_gap_s: Join tracks over gaps up to this, beyond what ``tracker.track_lost_s`` joins anyway. For scenes
             with few people; where many come and go, a wrong join costs more than a missed one.
         smoothing_s: Standard deviation of the two-way smoothing window in seconds, and at least 0.7 frames, so that
@@ -92,7 +95,7 @@ class OfflineTracker(Closing):
         pipeline_options: Arguments of ``PosePipeline`` where it makes its own.
 
     Raises:
-        InputError: Options were given beside a pipeline, or the pipeline has no detector.
+        InputError: Options were given beside a pipeline, or the pipeline has nothing that finds people.
         ModelError: A model is missing, broken or of the wrong task.
         BackendError: The runtime is missing or its device did not come up.
     """
@@ -107,7 +110,7 @@ class OfflineTracker(Closing):
         self.config = config or OfflineConfig()
         self._owns_pipeline = pipeline is None
         self.pipeline = pipeline or PosePipeline(**{"threads": 1, **pipeline_options})
-        if self.pipeline.detector is None:
+        if self.pipeline.detector is None and self.pipeline.one_stage is None:
             if self._owns_pipeline:
                 self.pipeline.close()
             raise InputError("offline tracking needs a detector; the pipeline has none.")
@@ -139,19 +142,21 @@ class OfflineTracker(Closing):
             kept = None if work_dir is None else Spool(Path(work_dir), self._fingerprint(video_id))
             with kept or nullcontext(), Spool(Path(temporary), {}) as scratch:
                 summary, identities = self._follow(frames, kept, scratch, progress)
-                yield from _refined(scratch, summary, identities, self.pipeline.estimator, self.config)
+                yield from _refined(scratch, summary, identities, self.pipeline, self.config)
 
     def _fingerprint(self, video_id: str) -> dict[str, Any]:
-        detector = self.pipeline.detector
-        assert detector is not None  # noqa: S101  # checked when this was made
+        pipeline = self.pipeline
+        boxes_first = pipeline.one_stage is None
+        networks: dict[str, HeldNetwork | None] = {"detector": pipeline.detector, "one_stage": pipeline.one_stage}
+        if boxes_first:
+            networks["pose"] = pipeline.estimator
         return {
             "video": video_id,
-            "detector": detector.spec.to_json(),
-            "pose": self.pipeline.estimator.spec.to_json(),
-            "runtime": {k: [v.runtime, v.version, v.device] for k, v in self.pipeline.describe().items()},
+            **{name: network.spec.to_json() for name, network in networks.items() if network is not None},
+            "runtime": {k: [v.runtime, v.version, v.device] for k, v in pipeline.describe().items()},
             "key_interval": self.config.key_interval,
             # With a flip test it decides which halves are made; without, it may change between two runs.
-            "smoothing_s": self.config.smoothing_s if self.pipeline.estimator.spec.flip_test else None,
+            "smoothing_s": self.config.smoothing_s if boxes_first and pipeline.estimator.spec.flip_test else None,
         }
 
     def _follow(
@@ -161,22 +166,17 @@ class OfflineTracker(Closing):
         scratch: Spool,
         progress: Callable[[int], None] | None,
     ) -> tuple[_Summary, dict[int, int]]:
-        """Run both networks over the video and number every frame's people; keep them in ``scratch``.
+        """Run the networks over the video and number every frame's people; keep them in ``scratch``.
 
         Returns:
             What must be known of the whole video, and the identity of each number.
         """
         config = replace(self.config.tracker, smoothing=None, det_interval=1)
-        tracker = Tracker(self.pipeline.estimator.skeleton, config, hindsight=True)
+        tracker = Tracker(self.pipeline.skeleton, config, hindsight=True)
         summary = _Summary()
-        for frame, candidates, found in self._estimated(frames, spool):
-            boxes = Detections(candidates.bboxes, candidates.scores, np.zeros(len(candidates.bboxes), np.int64))
-            wanted = tracker.propose(
-                boxes, timestamp_s=frame.time_s, frame_size_wh=frame.size_wh, interpolated=~candidates.detected
-            )
-            proposals, poses = self._completed(frame, wanted, candidates, found, spool)
-            is_key = frame.index % self.config.key_interval == 0
-            tracked = tracker.update(proposals, poses, timestamp_s=frame.time_s, detected=is_key)
+        seen = self._seen_by_boxes if self.pipeline.one_stage is None else self._seen_at_once
+        for frame, proposals, poses, detected in seen(frames, spool, tracker):
+            tracked = tracker.update(proposals, poses, timestamp_s=frame.time_s, detected=detected)
             scratch.save(
                 "frame",
                 frame.index,
@@ -192,6 +192,49 @@ class OfflineTracker(Closing):
             if progress is not None:
                 progress(frame.index + 1)
         return summary, tracker.identities
+
+    def _seen_by_boxes(
+        self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool | None, tracker: Tracker
+    ) -> Iterator[_Seen]:
+        """Yield each frame with the poses in the boxes that are detected, interpolated or expected there."""
+        for frame, candidates, found in self._estimated(frames, spool):
+            boxes = Detections(candidates.bboxes, candidates.scores, np.zeros(len(candidates.bboxes), np.int64))
+            wanted = tracker.propose(
+                boxes, timestamp_s=frame.time_s, frame_size_wh=frame.size_wh, interpolated=~candidates.detected
+            )
+            proposals, poses = self._completed(frame, wanted, candidates, found, spool)
+            yield frame, proposals, poses, frame.index % self.config.key_interval == 0
+
+    def _seen_at_once(
+        self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool | None, tracker: Tracker
+    ) -> Iterator[_Seen]:
+        """Yield each frame with everybody whom a one-stage network finds there, keeping the cores busy meanwhile."""
+        workers = self.config.workers or _cores()
+        pool = ThreadPoolExecutor(workers, thread_name_prefix="rtmpose-offline")
+        looking: deque[tuple[_Frame, Future[Poses]]] = deque()
+
+        def taken() -> _Seen:
+            frame, everybody = looking.popleft()
+            people = tracker.take(everybody.result(), timestamp_s=frame.time_s, frame_size_wh=frame.size_wh)
+            return frame, *people, True
+
+        try:
+            for frame in self._checked(frames):
+                looking.append((frame, pool.submit(self._everybody, frame, spool)))
+                if len(looking) > 2 * workers:
+                    yield taken()
+            while looking:
+                yield taken()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _checked(self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]]) -> Iterator[_Frame]:
+        last_time_s = -np.inf
+        for index, (image, time_s) in enumerate(frames):
+            if not last_time_s <= time_s < np.inf:
+                raise InputError(f"frame {index}: time {time_s} is not finite or goes back from {last_time_s}.")
+            yield _Frame(index, check_frame(image), float(time_s), self._view(index, time_s - last_time_s))
+            last_time_s = time_s
 
     def _completed(
         self, frame: _Frame, proposals: Proposals, candidates: Candidates, poses: Poses, spool: Spool | None
@@ -236,13 +279,8 @@ class OfflineTracker(Closing):
             estimate=lambda frame, candidates: pool.submit(self._poses, frame, candidates, spool),
         )
         try:
-            last_time_s = -np.inf
-            for index, (image, time_s) in enumerate(frames):
-                if not last_time_s <= time_s < np.inf:
-                    raise InputError(f"frame {index}: time {time_s} is not finite or goes back from {last_time_s}.")
-                view = self._view(index, time_s - last_time_s)
-                last_time_s = time_s
-                schedule.add(_Frame(index, check_frame(image), float(time_s), view))
+            for frame in self._checked(frames):
+                schedule.add(frame)
                 yield from schedule.finished()
             yield from schedule.rest()
         finally:
@@ -254,7 +292,9 @@ class OfflineTracker(Closing):
         What the two halves differ by then alternates from frame to frame, of which the window leaves 1 % at 24 frames a
         second and 0.2 % at 30.
         """
-        if not self.pipeline.estimator.spec.flip_test or step_s > _ALTERNATE_UP_TO * self.config.smoothing_s:
+        if self.pipeline.one_stage is not None or not self.pipeline.estimator.spec.flip_test:
+            return "all"
+        if step_s > _ALTERNATE_UP_TO * self.config.smoothing_s:
             return "all"
         return "mirrored" if index % 2 else "plain"
 
@@ -302,6 +342,32 @@ class OfflineTracker(Closing):
                 )
         return replace(poses, frame_index=frame.index, timestamp_s=frame.time_s)
 
+    def _everybody(self, frame: _Frame, spool: Spool | None) -> Poses:
+        network = self.pipeline.one_stage
+        assert network is not None  # noqa: S101  # else people are sought by boxes
+        saved = None if spool is None else spool.load("people", frame.index)
+        if saved is not None:
+            poses = Poses(
+                keypoints=saved["keypoints"],
+                keypoint_scores=saved["keypoint_scores"],
+                bboxes=saved["bboxes"],
+                bbox_scores=saved["bbox_scores"],
+                skeleton=network.skeleton,
+                frame_size_wh=frame.size_wh,
+            )
+        else:
+            poses = network.predict(frame.image)
+            if spool is not None:
+                spool.save(
+                    "people",
+                    frame.index,
+                    keypoints=poses.keypoints,
+                    keypoint_scores=poses.keypoint_scores,
+                    bboxes=poses.bboxes,
+                    bbox_scores=poses.bbox_scores,
+                )
+        return replace(poses, frame_index=frame.index, timestamp_s=frame.time_s)
+
     def close(self) -> None:
         """Free the networks unless they are shared; may be called twice."""
         if self._owns_pipeline:
@@ -318,6 +384,10 @@ class _Frame:
     @property
     def size_wh(self) -> tuple[int, int]:
         return self.image.shape[1], self.image.shape[0]
+
+
+# A frame, the boxes of its people, their poses in that order, and whether the detections are all of that frame.
+_Seen = tuple[_Frame, Proposals, Poses, bool]
 
 
 class _Schedule:
@@ -439,10 +509,10 @@ def _velocity(ends: list[tuple[float, npt.NDArray[np.float32]]]) -> npt.NDArray[
 
 
 def _refined(
-    scratch: Spool, summary: _Summary, identities: Mapping[int, int], estimator: PoseEstimator, config: OfflineConfig
+    scratch: Spool, summary: _Summary, identities: Mapping[int, int], pipeline: PosePipeline, config: OfflineConfig
 ) -> Iterator[Poses]:
     """Join and smooth the tracks, block by block; ids are numbered from 1 in the order of first appearance."""
-    chances = estimator.calibration
+    chances = None if pipeline.one_stage is not None else pipeline.estimator.calibration
     workers = config.workers or _cores()
     joined = joined_ids(summary.pieces(identities), longest_gap_s=config.longest_gap_s)
     becomes = {number: joined[identity] for number, identity in identities.items()}
@@ -473,7 +543,7 @@ def _refined(
                 bboxes=data["bboxes"],
                 bbox_scores=data["bbox_scores"],
                 keypoint_probabilities=None if chances is None else chances.probabilities(data["keypoint_scores"]),
-                skeleton=estimator.skeleton,
+                skeleton=pipeline.skeleton,
                 track_ids=np.array([final[i] for i in ids.tolist()], np.int64),
                 frame_index=index,
                 timestamp_s=float(times[index]),

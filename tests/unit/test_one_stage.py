@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -271,8 +272,67 @@ def test_what_does_not_go_with_a_one_stage_network_is_refused():
         PoseTracker(pipeline)(paint({}), bboxes_xyxy=[[1, 2, 30, 40]])
     with pytest.raises(InputError, match="takes no boxes"):
         _ = pipeline.estimator
-    with pytest.raises(InputError, match="needs a detector"):
-        OfflineTracker(pipeline)
+
+
+# --- whole videos
+
+
+def crossing(count: int) -> list[tuple[np.ndarray, float]]:
+    return [
+        (paint({0: (40 + 5 * i, 20, 120 + 5 * i, 180), 1: (500 - 5 * i, 190, 580 - 5 * i, 350)}), i / 30)
+        for i in range(count)
+    ]
+
+
+def test_offline_everybody_has_one_id_from_the_first_frame_on_at_one_look_a_frame():
+    estimator, network = one_stage()
+    with OfflineTracker(PosePipeline(one_stage=estimator)) as tracker:
+        results = list(tracker.track(crossing(60)))
+    assert [poses.frame_index for poses in results] == list(range(60))
+    assert [poses.track_ids.tolist() for poses in results] == [[1, 2]] * 60
+    assert network.batches == [1] * 60
+    for i, poses in enumerate(results):
+        expected = joints_of((40 + 5 * i, 20, 120 + 5 * i, 180))
+        assert np.abs(poses.keypoints - expected).max(axis=(1, 2)).min() < 3
+
+
+def test_offline_a_newcomer_who_needs_confirming_is_shown_from_the_first_sight_on():
+    def unsure(answer: Answer) -> Answer:
+        answer["dets"][..., 4] *= 0.4 / 0.9  # too little to be shown at once
+        return answer
+
+    estimator, network = one_stage()
+    network.lie = unsure
+    frames = crossing(20)
+    online = PoseTracker(one_stage=estimator)
+    assert len(online(frames[0][0], timestamp_s=0.0)) == 0
+    with OfflineTracker(PosePipeline(one_stage=estimator)) as tracker:
+        assert [len(poses) for poses in tracker.track(frames)] == [2] * 20
+
+
+def test_offline_a_run_that_was_broken_off_goes_on_with_the_same_result(tmp_path):
+    estimator, network = one_stage()
+    frames = crossing(40)
+
+    def run(work_dir):
+        with OfflineTracker(PosePipeline(one_stage=estimator)) as tracker:
+            return list(tracker.track(frames, work_dir=work_dir))
+
+    expected = run(None)
+    calls = iter(range(25))
+    network.lie = lambda answer: answer if next(calls, None) is not None else {}
+    with pytest.raises(OutputMismatchError):
+        run(tmp_path)
+    network.lie, network.batches[:] = None, []
+    again = run(tmp_path)
+    assert 0 < sum(network.batches) <= 20
+    for poses, others in zip(again, expected, strict=True):
+        np.testing.assert_array_equal(poses.track_ids, others.track_ids)
+        np.testing.assert_array_equal(poses.keypoints, others.keypoints)
+    other, _ = one_stage(published)
+    other.spec = replace(other.spec, pad_value=0)
+    with OfflineTracker(PosePipeline(one_stage=other)) as tracker, pytest.raises(InputError, match="other"):
+        list(tracker.track(frames, work_dir=tmp_path))
 
 
 # --- files
