@@ -8,8 +8,9 @@ interface leaves a choice, the one that is better for it is taken:
 - A box tracker has no poses; the observer's pose in each box is added. Between detections, and in the place of a detection that
   failed, it gets the boxes around the last poses, without those that overlap: that serves it better than to feed the same boxes
   back as they are, or to leave it without any.
-- MMDeploy's tracker exists only in C++ and binds to network files. What runs here is its algorithm, written again from
-  its description: pool, suppress, match by gated Mahalanobis distance per joint, then by overlap; ten frames of memory.
+- MMDeploy's tracker exists only in C++ and binds to network files. It runs in an environment of its own, on frames and networks
+  that say what the observer says (``scripted.py``). Beside it runs its algorithm, written again from its description: pool,
+  suppress, match by gated Mahalanobis distance per joint, then by overlap; ten frames of memory.
 """
 
 from __future__ import annotations
@@ -129,6 +130,32 @@ def box_tracker(observer: Observer, name: str, det_interval: int = 5, **options:
         followed[1] = np.asarray(tracked.confidence, np.float32)[good]
         shown = good & (ids >= 0)
         return PeopleFrame(ids[shown], np.asarray(tracked.xyxy)[shown], poses.keypoints[shown])
+
+    return step
+
+
+def mmdeploy_cpp(observer: Observer, det_interval: int = 5, *, python: str) -> Step:
+    """Return MMDeploy's C++ PoseTracker with its defaults, except for the detector interval.
+
+    The whole scene is played at the first frame; how many poses it estimated cannot be seen from outside.
+
+    Args:
+        observer: What there is to see; the scripted networks answer in his place.
+        det_interval: Frames from one detection to the next.
+        python: Interpreter of the environment with mmdeploy-runtime.
+    """
+    import scripted
+
+    tracked: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    observer.poses_estimated = None
+
+    def step(frame: int) -> PeopleFrame:
+        if not tracked:
+            tracked.extend(
+                scripted.track(python, observer.sights, det_interval=det_interval, sigmas=SKELETON.oks_sigmas)
+            )
+        observer.detector_calls += frame % det_interval == 0
+        return PeopleFrame(*tracked[frame])
 
     return step
 

@@ -24,17 +24,19 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import contestants as lab
 import numpy as np
+import scripted
 import world
 
 from rtmpose_infer.evaluation.tracking import identity_report
 
 HERE = Path(__file__).resolve().parent
 
-OURS = "ours"
+OURS, CPP = "ours", "mmdeploy-cpp"
 CONTESTANTS: dict[str, tuple[str, Callable[..., lab.Step]]] = {
     OURS: ("rtmpose_infer", lab.ours),
     "rtmlib": ("rtmlib", lab.rtmlib),
     "mmdeploy": ("MMDeploy's algorithm", lab.mmdeploy_algorithm),
+    CPP: ("MMDeploy C++", lab.mmdeploy_cpp),
     "bytetrack": ("ByteTrack", partial(lab.box_tracker, name="ByteTrackTracker")),
     "ocsort": ("OC-SORT", partial(lab.box_tracker, name="OCSORTTracker")),
     "botsort": ("BoT-SORT", partial(lab.box_tracker, name="BoTSORTTracker")),
@@ -65,6 +67,9 @@ class Job:
     runs: tuple[tuple[str, int | str], ...]  # contestant, detector interval
     shared: Path
     cache: Path
+    mmdeploy: str | None = None  # interpreter of the environment with mmdeploy-runtime
+    mmdeploy_version: str | None = None
+    scripted: bool = False  # the scripted pose network answers for the observer
 
 
 def play(job: Job) -> list[dict[str, Any]]:
@@ -74,15 +79,16 @@ def play(job: Job) -> list[dict[str, Any]]:
     sights: world.Sights | None = None
     rows = []
     for contestant, interval in job.runs:
-        path = job.cache / f"{where}-{contestant}-{interval}-{_fingerprint(job, 'contestants.py')}.json"
+        path = job.cache / f"{where}-{contestant}-{interval}-{_fingerprint_of(job, contestant)}.json"
         if contestant != OURS and path.exists():
             rows.append(json.loads(path.read_text(encoding="utf-8")))
             continue
         if sights is None:
             sights = _sights(job, where)
             truth = sights.truth()
-        observer = world.Observer(sights)
-        step = CONTESTANTS[contestant][1](observer, det_interval=interval)
+        observer = world.Observer(sights, poses=scripted.answers(sights) if job.scripted else None)
+        more = {"python": job.mmdeploy} if contestant == CPP else {}
+        step = CONTESTANTS[contestant][1](observer, det_interval=interval, **more)
         tracked = [step(frame) for frame in range(len(sights.scene))]
         row = {
             "contestant": contestant,
@@ -116,6 +122,14 @@ def _sights(job: Job, where: str) -> world.Sights:
     return sights
 
 
+def _fingerprint_of(job: Job, contestant: str) -> str:
+    if contestant == CPP:
+        return f"{_fingerprint(job, 'contestants.py', 'scripted.py')}-{job.mmdeploy_version}"
+    if job.scripted:
+        return f"{_fingerprint(job, 'contestants.py', 'scripted.py')}-scripted"
+    return _fingerprint(job, "contestants.py")
+
+
 def _fingerprint(job: Job, *more: str) -> str:
     """Return what the cached results depend on: the laboratory's own files, the truth, and the peers' versions."""
     content = b"".join((HERE / name).read_bytes() for name in ("world.py", *more))
@@ -134,10 +148,11 @@ def together(rows: Sequence[dict[str, Any]], kind: str) -> dict[str, float]:
 def line(name: str, rows: Sequence[dict[str, Any]]) -> str:
     """Return one line of the table."""
     joints, boxes = together(rows, "joints"), together(rows, "boxes")
+    poses = [r["poses"] for r in rows]
     return (
         f"| {name} | {100 * joints['idf1']:.1f} | {100 * joints['hota']:.1f} | {100 * joints['mota']:.1f} | "
         f"{joints['id_switches']} | {joints['fragmentations']} | {joints['reused_ids']} | {100 * boxes['idf1']:.1f} | "
-        f"{sum(r['detector_calls'] for r in rows)} | {sum(r['poses'] for r in rows)} |"
+        f"{sum(r['detector_calls'] for r in rows)} | {'–' if None in poses else sum(poses)} |"
     )
 
 
@@ -156,12 +171,24 @@ def table(results: Sequence[dict[str, Any]], *, per_sequence: bool = False) -> s
 def run(options: argparse.Namespace, noise: str, variant: str, intervals: Sequence[str]) -> list[dict[str, Any]]:
     """Return the results of every contestant on every sequence, in the order of the table."""
     parsed = [i if i == "auto" else int(i) for i in intervals]
-    runs = tuple((c, i) for i in parsed for c in options.contestants if i != "auto" or c == OURS)
+    contestants = [c for c in options.contestants if c != CPP or options.mmdeploy]
+    runs = tuple((c, i) for i in parsed for c in contestants if i != "auto" or c == OURS)
     folder = _truth_folder(options.shared)
     names = options.sequences or [path.stem for path in folder.glob("*.txt")]
     longest_first = sorted(names, key=lambda name: -(folder / f"{name}.txt").stat().st_size)
     jobs = [
-        Job(name, noise, variant, seed, runs, options.shared, options.cache)
+        Job(
+            name,
+            noise,
+            variant,
+            seed,
+            runs,
+            options.shared,
+            options.cache,
+            options.mmdeploy,
+            options.mmdeploy_version,
+            options.scripted,
+        )
         for name in longest_first
         for seed in options.seed
     ]
@@ -181,7 +208,7 @@ def write_readme(options: argparse.Namespace) -> None:
         results = run(options, noise, variant, intervals)
         amount = {"none": "No"}.get(noise, noise.capitalize())
         sections.append(f"**{amount} noise{TITLES[variant]}**\n\n{table(results)}")
-    body = "\n\n".join(sections) + f"\n\nSeeds {', '.join(map(str, options.seed))}; {_versions()}."
+    body = "\n\n".join(sections) + f"\n\nSeeds {', '.join(map(str, options.seed))}; {_all_versions(options)}."
     path.write_text(
         f"{before}<!-- results: run.py --readme -->\n\n{body}\n\n<!-- end of results -->{after}", encoding="utf-8"
     )
@@ -192,11 +219,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--shared", type=Path, default=HERE.parents[2] / "shared", help="folder of development data")
     parser.add_argument("--contestants", nargs="+", default=list(CONTESTANTS), choices=list(CONTESTANTS))
+    parser.add_argument("--mmdeploy", help=f"interpreter of the environment with {scripted.RUNTIME}, for {CPP}")
     parser.add_argument("--sequences", nargs="+", default=None, help="names as in data/tracking/mot_gt; default: all")
     parser.add_argument("--noise", nargs="+", default=["moderate"], choices=list(NOISES))
     parser.add_argument("--interval", nargs="+", default=["5"], help="frames between two detections, or auto")
     parser.add_argument("--variant", nargs="+", default=["plain"], choices=VARIANTS)
     parser.add_argument("--seed", type=int, nargs="+", default=[0], help="one or more runs of bad luck")
+    parser.add_argument(
+        "--scripted",
+        action="store_true",
+        help="show all trackers what the scripted networks answer, as MMDeploy's C++ sees it",
+    )
     parser.add_argument("--jobs", type=int, default=2, help="processes")
     parser.add_argument("--cache", type=Path, default=HERE.parents[1] / ".benchmarks" / "tracking")
     parser.add_argument("--json", type=Path, default=None, help="write every single result here")
@@ -205,7 +238,12 @@ def main() -> None:
         "--readme", action="store_true", help="run the published settings and rewrite README.md's tables"
     )
     options = parser.parse_args()
+    if options.readme and options.scripted:
+        parser.error("the published tables are not for --scripted")
     options.cache.mkdir(parents=True, exist_ok=True)
+    options.mmdeploy_version = scripted.version(options.mmdeploy) if options.mmdeploy else None
+    if not options.mmdeploy and (options.readme or CPP in options.contestants):
+        print(f"{CONTESTANTS[CPP][0]} is left out: it needs --mmdeploy ENV/bin/python\n")
     if options.readme:
         write_readme(options)
         return
@@ -217,13 +255,17 @@ def main() -> None:
             print(
                 f"{noise} noise{TITLES[variant]}\n\n{table(results, per_sequence=options.per_sequence)}\n", flush=True
             )
-    print(_versions())
+    print(_all_versions(options))
     if options.json:
         options.json.write_text(json.dumps(everything, indent=1) + "\n", encoding="utf-8")
 
 
 def _truth_folder(shared: Path) -> Path:
     return shared / "data" / "tracking" / "mot_gt"
+
+
+def _all_versions(options: argparse.Namespace) -> str:
+    return _versions() + (f", {scripted.RUNTIME} {options.mmdeploy_version}" if options.mmdeploy else "")
 
 
 def _versions() -> str:

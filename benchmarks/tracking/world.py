@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -35,6 +35,7 @@ FRAME_SIZES = {"MOT17-05": (640, 480), "TUD-Campus": (640, 480)}
 UPRIGHT = ("tennis_serve", "tennis_forehand", "baseball_pitch", "golf_swing", "bowl", "jumping_jacks", "strum_guitar")
 HIDDEN = 0.2  # who is visible to a smaller share than this need not be found
 _SUPPLY = 64
+PoseAnswers = Callable[[int, np.ndarray], tuple[np.ndarray, np.ndarray]]  # frame, boxes; joints, scores
 
 
 @dataclass(frozen=True)
@@ -168,25 +169,43 @@ class Sights:
             out.append(PeopleFrame(frame.ids, frame.bboxes, keypoints, (visible < HIDDEN) | covered.all(axis=1)))
         return out
 
-    def poses(self, frame: int, bboxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Return (M, 17, 2) joints and (M, 17) scores that the pose network gives for (M, 4) boxes."""
-        truth, noise = self.scene.frames[frame], self.noise
-        keypoints, scores = self._joints[frame]
-        # A box draws its errors from the frame's own small supply, so the same box gets the same answer.
+    def joints(self, frame: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return everybody's (N, 17, 2) joints and (N, 17) scores as the network sees them whatever the crop."""
+        return self._joints[frame]
+
+    def supply(self, frame: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what the frame's boxes draw from: (64, 17, 2) errors, and (64, 17, 2) places and (64, 17) scores of nobody.
+
+        Errors count in half of ``Noise.joint`` and the square root of the person's area, places in the box's sides.
+        """
         rng = np.random.default_rng([*self._seed, 3, frame])
-        errors, places, doubts = (
+        return (
             rng.normal(0, 1, (_SUPPLY, 17, 2)),
             rng.random((_SUPPLY, 17, 2)),
             rng.uniform(0.02, 0.35, (_SUPPLY, 17)),
         )
+
+    def persons(self, frame: int, bboxes: np.ndarray) -> np.ndarray:
+        """Return (M,) the index of the person whom the pose network sees in each of (M, 4) boxes, -1 where it is nobody."""
+        truth = self.scene.frames[frame]
+        if not (len(truth.ids) and len(bboxes)):
+            return np.full(len(bboxes), -1)
+        fill = iou_matrix(bboxes, truth.bboxes) * (0.25 + 0.75 * self.visible[frame])
+        return np.where(fill.max(axis=1) > 0.12, fill.argmax(axis=1), -1)
+
+    def poses(self, frame: int, bboxes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (M, 17, 2) joints and (M, 17) scores that the pose network gives for (M, 4) boxes."""
+        truth, noise = self.scene.frames[frame], self.noise
+        keypoints, scores = self.joints(frame)
+        # A box draws its errors from the frame's own small supply, so the same box gets the same answer.
+        errors, places, doubts = self.supply(frame)
         drawn = [zlib.crc32(box.tobytes()) % _SUPPLY for box in (bboxes * 4).astype(np.int64)]
         sides = bboxes[:, 2:] - bboxes[:, :2]
         points = bboxes[:, None, :2] + places[drawn] * sides[:, None]
         sure = doubts[drawn]
         if len(truth.ids) and len(bboxes):
-            fill = iou_matrix(bboxes, truth.bboxes) * (0.25 + 0.75 * self.visible[frame])
-            person = fill.argmax(axis=1)
-            seen = fill.max(axis=1) > 0.12
+            person = self.persons(frame, bboxes)
+            seen = person >= 0
             size = np.sqrt((truth.bboxes[:, 2:] - truth.bboxes[:, :2]).prod(axis=1))[person]
             there = keypoints[person] + 0.5 * noise.joint * size[:, None, None] * errors[drawn]
             crop = 1.25 * np.maximum(sides, sides[:, ::-1] * [0.75, 1 / 0.75])
@@ -249,15 +268,21 @@ class Sights:
 class Observer:
     """The detector and the pose network of a scene, as one tracker uses them.
 
+    Args:
+        sights: What the observer sees.
+        poses: Somebody who answers in the place of ``sights.poses``.
+
     Attributes:
         detector_calls: How often the detector ran.
-        poses_estimated: How many poses were estimated.
+        poses_estimated: How many poses were estimated; None where nobody can count them.
         seconds: Processor time spent here, which is not the tracker's.
     """
 
-    def __init__(self, sights: Sights) -> None:
+    def __init__(self, sights: Sights, *, poses: PoseAnswers | None = None) -> None:
         self.sights, self.scene = sights, sights.scene
-        self.detector_calls = self.poses_estimated = 0
+        self._poses = poses or sights.poses
+        self.detector_calls = 0
+        self.poses_estimated: int | None = 0
         self.seconds = 0.0
 
     def detect(self, frame: int) -> Detections:
@@ -270,7 +295,7 @@ class Observer:
         started = time.thread_time()
         bboxes = np.asarray(bboxes, np.float32).reshape(-1, 4)
         self.poses_estimated += len(bboxes)
-        keypoints, scores = self.sights.poses(frame, bboxes)
+        keypoints, scores = self._poses(frame, bboxes)
         bbox_scores = np.ones(len(bboxes), np.float32) if bbox_scores is None else bbox_scores
         poses = Poses(keypoints, scores, bboxes, bbox_scores, SKELETON, frame_size_wh=self.scene.frame_size_wh)
         self.seconds += time.thread_time() - started
