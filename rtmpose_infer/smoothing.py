@@ -39,7 +39,8 @@ _MOST_FREEDOM = 3.0  # by which the cutoffs rise at most (its square and fourth 
 _FEWEST_JOINTS = 3  # that tell a person's noise
 # A joint is shown at most so many standard deviations of its noise from where it was seen, and less far where that noise is
 # below so many times ``OneEuroConfig.noise``: what trembles little needs little smoothing.
-_REACH, _FULL_REACH_NOISE = 2.5, 1.65
+_REACH, _FULL_REACH_NOISE = 2.5, 1.63
+_FARTHEST = 0.045  # nor so many body sizes: however much joints tremble, who walks must not be left behind
 # The second difference of white noise has six times its variance on either axis; the median of such a squared length, which
 # is exponentially distributed, is ln 2 times its mean. Joints that really turn are the minority, which a median ignores.
 _MEDIAN_OF_BENDS = 12 * math.log(2)
@@ -135,8 +136,8 @@ class OneEuroConfig:
         reset_after_s: A joint unseen for longer starts afresh where it reappears.
     """
 
-    min_cutoff_hz: float = 1.8
-    beta: float = 2.2
+    min_cutoff_hz: float = 1.6
+    beta: float = 2.4
     derivative_cutoff_hz: float = 4.0
     trend: float = 0.65
     noise: float = 0.0095
@@ -203,6 +204,7 @@ class OneEuroSmoother:
         held_back = (1 - gain) * (predicted - observed)
         if config.noise:
             farthest = _REACH * np.sqrt(noise) / np.fmax(_FULL_REACH_NOISE * steadiness, 1)
+            farthest = np.fmin(farthest, _FARTHEST * np.maximum(scales_px, 1e-3))
             distance = np.sqrt(held_back[..., 0] ** 2 + held_back[..., 1] ** 2)
             held_back *= np.fmin(farthest[:, None] / np.maximum(distance, 1e-6), 1)[..., None]
         filtered = observed + held_back
