@@ -119,10 +119,11 @@ class OneEuroConfig:
     """How strongly joints are smoothed.
 
     The defaults were chosen on Penn Action trajectories (persons 140 px in size at the median, 30 frames a second) with
-    white noise added: that they are no further from the truth than the raw joints, with 2 px of noise at 40 % of the RMS of
-    acceleration (2.55 for 2.83 px), with 1 px at 65 % (1.41 for 1.42 px). Moving joints lag by 0.26 and 0.1 frames and are
-    0.3 px further away than raw ones. With 0.5 px 85 % are left, and the joints are 0.09 px further away. The setting
-    ``beta=8, trend=1`` is for fast motion: half the jitter at 2 px, 0.1 frames of lag.
+    white noise added, and on the scenes of the tracking laboratory: that they are no further from the truth than the raw
+    joints, with 2 px of noise at 40 % of the RMS of acceleration (2.56 for 2.83 px), with 1 px at 65 % (1.42 px both).
+    Moving joints lag by 0.27 and 0.1 frames and are 0.3 px further away than raw ones. With 0.5 px 85 % are left, and the
+    joints are 0.1 px further away. The setting ``beta=8, trend=1`` is for fast motion: half the jitter at 2 px, and 0.1
+    frames of lag.
     ``benchmarks/smoothing.py`` measures the trade-off.
 
     Attributes:
@@ -132,7 +133,8 @@ class OneEuroConfig:
         trend: Share of the velocity by which the estimate moves on by itself, 0 (classic One-Euro) to 1.
         noise: Standard deviation of the joints' noise, in body sizes, down to which the two cutoffs above hold. Joints n
             times as steady are smoothed less: ``min_cutoff_hz`` counts n² and ``beta`` n⁴ times, n up to 3. No joint is
-            held back by more than 2.5 standard deviations of its noise. With 0 the noise does not matter, in either way.
+            held back by more than 2.5 standard deviations of its noise, or 4.5 % of the body. With 0 the noise does not
+            matter, in either way.
         reset_after_s: A joint unseen for longer starts afresh where it reappears.
     """
 
