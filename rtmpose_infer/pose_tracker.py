@@ -9,8 +9,8 @@ no faster inside the network than its parts. So ``track_many`` takes the streams
 (at most four), each batched over its streams, side by side: while one share is in the network, the other is cropped
 and associated. Calls side by side are best made on a share of the cores each, on two cores on one thread, which waits
 for nobody. ONNX Runtime settles the threads when a network is loaded, so there the networks are loaded a second time, and
-serve shares as well as trackers that are called from several threads at once (``benchmarks/streams.py``: 1.28 times as
-many frames a second as separate trackers, with the usual networks 1.13 times for the shares and 1.07 for the threads). On
+serve shares as well as trackers that are called from several threads at once (``benchmarks/streams.py``: 1.27 and 1.25
+times as many frames a second as separate trackers, with the usual networks 1.13 and 1.07 times). On
 accelerators, and for networks that are Python functions, one batch holds all streams.
 """
 
