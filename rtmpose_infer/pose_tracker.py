@@ -351,11 +351,10 @@ class _Frame:
 
 
 class _Stream:
-    """What belongs to one stream: its tracker, its time and its frame count."""
+    """What belongs to one stream: its tracker and its time."""
 
     def __init__(self, skeleton: Skeleton, config: TrackerConfig) -> None:
         self._tracker = Tracker(skeleton, config)
-        self._frame_index = 0
         self._last_time_s: float | None = None
 
     def copy(self) -> _Stream:
@@ -394,16 +393,13 @@ class _Stream:
 
     def commit(self, frame: _Frame, proposals: Proposals, poses: Poses, clock: StageClock, *, detected: bool) -> Poses:
         """Take the poses into the stream's state and return the tracked people."""
-        poses = replace(poses, frame_index=self._frame_index, timestamp_s=frame.timestamp_s)
         tracked = self._tracker.update(proposals, poses, timestamp_s=frame.timestamp_s, detected=detected, clock=clock)
-        self._frame_index += 1
         self._last_time_s = frame.timestamp_s
         return tracked
 
     def reset(self) -> None:
         """Begin anew."""
         self._tracker.reset()
-        self._frame_index = 0
         self._last_time_s = None
 
 

@@ -386,8 +386,8 @@ class Tracker:
         tracks = _shifted(tracks, self._camera_shift_by_boxes(tracks, detections.bboxes))
         inside = _share_inside(tracks.bboxes, frame_size_wh) > 0.1
         live = np.flatnonzero(tracks.visible & inside)
-        probed = np.flatnonzero(inside & self._probing(tracks))
         live = live[np.lexsort((tracks.ids[live], ~tracks.confirmed[live]))]
+        probed = live[:0] if tracks.visible.all() else np.flatnonzero(inside & self._probing(tracks))
 
         bboxes = tracks.bboxes.copy()
         scores = tracks.bbox_scores.copy()
@@ -496,14 +496,15 @@ class Tracker:
         missing = np.ones(len(tracks), bool)
         missing[rows] = False
         open_s = _OPEN_NEWCOMERS / max(state.newcomers_per_s, 1e-6)
-        lost = self._still_lost(tracks[missing], followed, step=step, frame_size_wh=frame_size, open_s=open_s)
+        gone = tracks[missing] if missing.any() else self._nobody
+        lost = self._still_lost(gone, followed, step=step, frame_size_wh=frame_size, open_s=open_s)
         followed, lost, returned = self._returned(followed, lost, seen.at(cols))
-        unclaimed = np.ones(len(seen.ids), bool)
-        unclaimed[cols] = False
-        born = self._born(seen.at(np.flatnonzero(unclaimed & (seen.ids == 0))), number=state.stats.tracks)
+        new = seen.ids == 0
+        new[cols] = False
+        born = self._born(seen.at(np.flatnonzero(new)), number=state.stats.tracks) if new.any() else self._nobody
 
         shown_tracks, next_id = _named(followed.joined(born), state.next_id)
-        sources = np.concatenate([seen.sources[cols], seen.sources[unclaimed & (seen.ids == 0)]])
+        sources = np.concatenate([seen.sources[cols], seen.sources[new]])
         points = poses.keypoints_raw[sources]
         clock.lap("track")
         smoothed, smoothing = self._smoother.update(
@@ -605,8 +606,8 @@ class Tracker:
 
     def _camera_shift_by_boxes(self, tracks: _Tracks, bboxes: Floats) -> Floats:
         """Return the (2,) shift of the whole picture against what was expected, as the detections agree on it."""
-        live = np.flatnonzero(tracks.visible)
-        if len(live) < _FEWEST_AGREEING or not len(bboxes):
+        live = np.flatnonzero(tracks.visible) if len(bboxes) >= _FEWEST_AGREEING else ()
+        if len(live) < _FEWEST_AGREEING:
             return np.zeros(2, np.float32)
         apart = _centers(bboxes)[None] - _centers(tracks.bboxes[live])[:, None]
         rows, cols = _plausible(apart, tracks.sizes[live], _sizes(bboxes))
@@ -749,8 +750,6 @@ class Tracker:
 
     def _born(self, seen: _Seen, *, number: int) -> _Tracks:
         count, num_keypoints = seen.valid.shape
-        if not count:
-            return self._nobody
         config = self.config
         sizes = _sizes(seen.bboxes)
         extents = _extents(seen.keypoints, _near(seen.keypoints, seen.valid, seen.bboxes))
@@ -807,7 +806,7 @@ class Tracker:
             track_ids=ids[rows],
             keypoints_raw=poses.keypoints_raw[chosen],
             keypoint_probabilities=None if probabilities is None else probabilities[chosen],
-            frame_index=poses.frame_index,
+            frame_index=self._state.stats.frames,
             timestamp_s=timestamp_s,
             frame_size_wh=frame_size_wh,
         )
@@ -896,12 +895,13 @@ def _without_duplicates(bboxes: Floats, scores: Floats, rows: Rows) -> Rows:
 def _moved(tracks: _Tracks, step: float, camera_velocity: tuple[float, float]) -> _Tracks:
     """Return the tracks after ``step`` seconds of their motion and of the whole picture's."""
     dt = np.float32(step)
-    fading = np.where(tracks.visible, np.float32(1), np.float32(math.exp(-step / _COASTING_S)))[:, None]
+    velocities = tracks.velocities
+    if not tracks.visible.all():
+        fading = np.where(tracks.visible, np.float32(1), np.float32(math.exp(-step / _COASTING_S)))
+        velocities = velocities * fading[:, None]
     shift = tracks.velocities * dt
     moved = tracks.changed(
-        keypoints_unseen_s=tracks.keypoints_unseen_s + dt,
-        velocities=tracks.velocities * fading,
-        coasted=tracks.coasted + shift,
+        keypoints_unseen_s=tracks.keypoints_unseen_s + dt, velocities=velocities, coasted=tracks.coasted + shift
     )
     return _shifted(moved, shift + np.array(camera_velocity, np.float32) * np.float32(min(step, 0.2)))
 
