@@ -59,11 +59,14 @@ def average_mirrored(
     >>> average_mirrored(x, y, flip_index=[0], input_width=4)[0][0, 0, 5].item()
     0.75
     """
-    count, half = len(simcc_x) // 2, np.float32(0.5)
-    mirrored_x, mirrored_y = mirrored_back(
+    count = len(simcc_x) // 2
+    means = mirrored_back(
         simcc_x[count:], simcc_y[count:], flip_index=flip_index, input_width=input_width, split_ratio=split_ratio
     )
-    return half * (simcc_x[:count] + mirrored_x), half * (simcc_y[:count] + mirrored_y)
+    for mean, plain in zip(means, (simcc_x, simcc_y), strict=True):
+        np.add(mean, plain[:count], out=mean)
+        np.multiply(mean, np.float32(0.5), out=mean)
+    return means
 
 
 def mirrored_back(
@@ -86,10 +89,12 @@ def mirrored_back(
     >>> mirrored_back(x, y, flip_index=[0], input_width=4)[0].argmax().item()
     5
     """
-    order = list(flip_index)
     last = round((input_width - 1) * split_ratio)
-    bins = np.maximum(last - np.arange(simcc_x.shape[2]), 0)
-    return simcc_x[:, order][:, :, bins], simcc_y[:, order]
+    x = simcc_x.take(flip_index, axis=1)
+    turned = np.empty_like(x)  # slices: picking the bins one by one takes three times as long
+    turned[..., : last + 1] = x[..., last::-1]
+    turned[..., last + 1 :] = x[..., :1]
+    return turned, simcc_y.take(flip_index, axis=1)
 
 
 def mask_unfound(keypoints: Floats, scores: Floats) -> Floats:
