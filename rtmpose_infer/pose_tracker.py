@@ -75,7 +75,9 @@ class PosePipeline(Closing):
             ``OneStageEstimator``; it takes the place of ``detector`` and ``pose`` and runs on every frame.
         backend: Runtime of the networks: ``"auto"``, ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``, ``"ncnn"``.
         device: See ``BackendConfig.device``.
-        threads: Threads of one network call; None leaves it to the runtime.
+        threads: Threads of one network call. None leaves it to the runtime, and with ONNX Runtime on a CPU loads the
+            networks a second time once calls meet (trackers on several threads, ``track_many``), for a share of the
+            cores each; a number here saves that memory.
         backend_config: All of the runtime's settings at once, instead of ``device`` and ``threads``.
         detector_options: Further arguments of ``PersonDetector``, such as ``score_threshold``.
         pose_options: Further arguments of ``PoseEstimator``, such as ``skeleton``.
@@ -203,8 +205,7 @@ class PosePipeline(Closing):
 
         A stream is known by its key; its state is kept from call to call. A key that was not seen before joins, a key
         that is absent (or whose frame is None) pauses, ``leave`` forgets one. Frames may differ in size. With ONNX Runtime
-        on a CPU the first call loads the networks a second time, for a share of the cores each; not where ``threads`` was
-        given, nor for networks that were loaded elsewhere.
+        on a CPU the first call loads the networks a second time (see ``threads``), unless they were loaded elsewhere.
 
         Args:
             frames: Stream → frame (H, W, 3) uint8 BGR, or None where a camera has nothing this time.

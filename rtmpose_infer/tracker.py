@@ -469,8 +469,9 @@ class Tracker:
             clock: Is lapped after ``track`` (who is who) and after ``smooth``; what follows is left to the caller.
 
         Returns:
-            The people in view: ``track_ids``, smoothed ``keypoints``, ``keypoints_raw``, boxes that follow the joints. Those
-            who are not confirmed yet are left out, unless with ``hindsight``.
+            The people in view: ``track_ids``, smoothed ``keypoints``, ``keypoints_raw``, boxes that follow the joints;
+            ``frame_index`` counts this tracker's frames. Those who are not confirmed yet are left out, unless with
+            ``hindsight``.
 
         Raises:
             ShapeError: The numbers of poses and proposals differ.
