@@ -137,6 +137,12 @@ def test_threads_on_one_pipeline_get_what_they_would_get_alone(monkeypatch):
             np.testing.assert_allclose(poses.keypoints, expected.keypoints, atol=0.5)
 
 
+def test_on_many_cores_calls_side_by_side_take_a_share_each(monkeypatch):
+    monkeypatch.setattr(machine, "usable_cpus", lambda: 16.0)
+    with PosePipeline(backend="onnxruntime") as pipeline, pipeline.in_flight(), pipeline.in_flight() as second:
+        assert {info.threads for info in second.describe().values()} == {4}
+
+
 def test_a_network_whose_file_is_gone_goes_on_when_threads_come_together(tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(machine, "usable_cpus", lambda: 2.0)
     files = {task: tmp_path / f"{task}.onnx" for task in ("detector", "pose")}

@@ -72,6 +72,13 @@ def test_a_joint_that_starts_is_held_back_no_further_than_its_noise_explains() -
     np.testing.assert_array_equal(run(path)[:, 4:], run(rest)[:, 4:])  # nobody else's business
 
 
+def test_who_walks_is_not_left_behind_however_much_the_joints_tremble() -> None:
+    walk = 300 + np.arange(90)[:, None, None] * np.array([20.0, 0.0]) * np.ones((1, 12, 1))
+    path = walk + np.random.default_rng(0).normal(0, 12, walk.shape)
+    assert np.linalg.norm(run(path) - path, axis=2).max() < 0.05 * SIZE[0]
+    assert np.linalg.norm(run(path, config=OneEuroConfig(noise=0)) - path, axis=2).max() > 0.1 * SIZE[0]
+
+
 def test_the_noise_is_a_persons_own() -> None:
     rng = np.random.default_rng(0)
     truth = np.full((120, 2, 12, 2), 300.0) + 40 * np.sin(np.arange(120) / 5)[:, None, None, None]
