@@ -78,6 +78,7 @@ _OPEN_S = 0.3  # shortest memory for those who vanished in the open
 _OPEN_NEWCOMERS = 0.5  # they are remembered for as long as it takes for so many newcomers to appear
 _NEWCOMER_MEMORY_S = 10.0
 _COVERED_SHARE = 0.55  # who was covered that much when last seen went behind somebody
+_WEAK_S = 0.5  # in hindsight, who never is convincing must have been seen for so long
 _SEARCHED_S = 0.5  # with "auto", those lost are looked for on every second frame for so long
 _LEAST_AUTO_INTERVAL, _MEAN_AUTO_INTERVAL = 3, 10  # frames between the detections that the tracker asks for
 _CAMERA_MEMORY_S = 1.0
@@ -298,8 +299,8 @@ class Tracker:
         config: Settings; None for the defaults.
         hindsight: For streams whose end is known before anybody asks. People are returned before they are confirmed
             too, and ``track_ids`` number their tracks from the births on; ``identities`` says afterwards who they turned
-            out to be, and leaves out who never was confirmed. Those out of sight are not looked for where no detection
-            is: the caller, who knows the next one, does.
+            out to be, and leaves out who never was confirmed: weak evidence must last for half a second there. Those
+            out of sight are not looked for where no detection is: the caller, who knows the next one, does.
 
     Attributes:
         identities: With ``hindsight``, the identity of each number in ``track_ids``; one person may have several.
@@ -493,7 +494,7 @@ class Tracker:
         tracks = _shifted(tracks, camera_shift)
         seen = self._distinct(seen, tracks)
         rows, cols = self._associate(tracks, seen)
-        followed = _followed(tracks[rows], seen.at(cols), step=step, detected=detected)
+        followed = self._followed(tracks[rows], seen.at(cols), step=step, detected=detected)
         missing = np.ones(len(tracks), bool)
         missing[rows] = False
         open_s = _OPEN_NEWCOMERS / max(state.newcomers_per_s, 1e-6)
@@ -730,6 +731,33 @@ class Tracker:
         ids[rows], away[back] = lost.ids[back], False
         return followed.changed(ids=ids), lost[away], len(back)
 
+    def _convincing(self, seen: _Seen) -> Bools:
+        """Return (P,) whose evidence is good enough to be believed at once."""
+        good = (seen.quality >= self.config.confirm_pose_threshold) & seen.detected
+        convincing: Bools = good & (seen.bbox_scores >= self.config.confirm_bbox_threshold)
+        return convincing
+
+    def _followed(self, before: _Tracks, now: _Seen, *, step: float, detected: bool) -> _Tracks:
+        """Return the expected tracks after a frame in which all of them were seen.
+
+        Weak evidence counts when a second detection supports it; in hindsight, which need not hurry, only of who has been
+        seen for a while.
+        """
+        count = len(before)
+        least = _WEAK_S / step if self._hindsight else 1
+        supported = now.detected & (before.hits >= least)
+        return _corrected(before, now, np.float32(step)).changed(
+            missed=np.zeros(count, np.int64),
+            unseen_s=np.zeros(count, np.float32),
+            coasted=np.zeros((count, 2), np.float32),
+            hits=before.hits + 1,
+            levels=np.maximum(now.levels, before.levels * np.float32(0.98)),
+            undetected=np.where(now.detected, 0, before.undetected + int(detected)),
+            bbox_scores=now.bbox_scores,
+            confirmed=before.confirmed | supported | self._convincing(now),
+            smoothing=_restarted(before.smoothing, before.missed > 0),
+        )
+
     def _still_lost(
         self, gone: _Tracks, followed: _Tracks, *, step: float, frame_size_wh: tuple[int, int] | None, open_s: float
     ) -> _Tracks:
@@ -751,7 +779,6 @@ class Tracker:
 
     def _born(self, seen: _Seen, *, number: int) -> _Tracks:
         count, num_keypoints = seen.valid.shape
-        config = self.config
         sizes = _sizes(seen.bboxes)
         extents = _extents(seen.keypoints, _near(seen.keypoints, seen.valid, seen.bboxes))
         margins = _margins(extents, seen.bboxes, sizes)
@@ -759,9 +786,7 @@ class Tracker:
         return _Tracks(
             ids=founded + _PROVISIONAL,
             founded=founded,
-            confirmed=seen.detected
-            & (seen.quality >= config.confirm_pose_threshold)
-            & (seen.bbox_scores >= config.confirm_bbox_threshold),
+            confirmed=self._convincing(seen),
             missed=np.zeros(count, np.int64),
             unseen_s=np.zeros(count, np.float32),
             covered=np.zeros(count, bool),
@@ -961,22 +986,6 @@ def _rescaled(tracks: _Tracks, old_wh: tuple[int, int], new_wh: tuple[int, int])
         velocities=tracks.velocities * factors,
         coasted=tracks.coasted * factors,
         smoothing=tracks.smoothing.scaled(factors),
-    )
-
-
-def _followed(before: _Tracks, now: _Seen, *, step: float, detected: bool) -> _Tracks:
-    """Return the expected tracks after a frame in which all of them were seen."""
-    count = len(before)
-    return _corrected(before, now, np.float32(step)).changed(
-        missed=np.zeros(count, np.int64),
-        unseen_s=np.zeros(count, np.float32),
-        coasted=np.zeros((count, 2), np.float32),
-        hits=before.hits + 1,
-        levels=np.maximum(now.levels, before.levels * np.float32(0.98)),
-        undetected=np.where(now.detected, 0, before.undetected + int(detected)),
-        bbox_scores=now.bbox_scores,
-        confirmed=before.confirmed | (now.detected & (before.hits >= 1)),
-        smoothing=_restarted(before.smoothing, before.missed > 0),
     )
 
 

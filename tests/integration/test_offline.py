@@ -57,6 +57,23 @@ def test_somebody_who_appears_between_key_frames_is_found_before_the_detector_se
     assert [len(p) for p in results[8:20]] == [1] * 5 + [2] * 7
 
 
+@pytest.mark.parametrize(("frames", "shown"), [(10, False), (30, True)])
+def test_who_never_convinces_is_shown_only_after_lasting_a_while_and_then_from_the_first_sight_on(
+    frames: int, shown: bool
+) -> None:
+    def scene(index: int) -> Boxes:
+        return walk(index) | ({4: (300, 40, 350, 160)} if 20 <= index < 20 + frames else {})
+
+    def unsure(answer):
+        answer["dets"][:, 4, 4] *= 0.4
+        return answer
+
+    painted = painted_pipeline()
+    painted.detector.lie = unsure
+    results = track(painted, video(60, scene))
+    assert [len(p) for p in results] == [2 + (shown and 20 <= i < 20 + frames) for i in range(60)]
+
+
 def test_somebody_hidden_for_a_second_keeps_the_id() -> None:
     def scene(index: int) -> Boxes:
         return {0: (20 + 2 * index, 40, 70 + 2 * index, 160)} if not 30 <= index < 60 else {}
