@@ -78,7 +78,7 @@ _OPEN_S = 0.3  # shortest memory for those who vanished in the open
 _OPEN_NEWCOMERS = 0.5  # they are remembered for as long as it takes for so many newcomers to appear
 _NEWCOMER_MEMORY_S = 10.0
 _COVERED_SHARE = 0.55  # who was covered that much when last seen went behind somebody
-_WEAK_S = 0.5  # in hindsight, who never is convincing must have been seen for so long
+_WEAK_S = 0.2  # in hindsight, who never is convincing must have been seen for so long
 _SEARCHED_S = 0.5  # with "auto", those lost are looked for on every second frame for so long
 _LEAST_AUTO_INTERVAL, _MEAN_AUTO_INTERVAL = 3, 10  # frames between the detections that the tracker asks for
 _CAMERA_MEMORY_S = 1.0
@@ -299,7 +299,7 @@ class Tracker:
         config: Settings; None for the defaults.
         hindsight: For streams whose end is known before anybody asks. People are returned before they are confirmed
             too, and ``track_ids`` number their tracks from the births on; ``identities`` says afterwards who they turned
-            out to be, and leaves out who never was confirmed: weak evidence must last for half a second there. Those
+            out to be, and leaves out who never was confirmed: weak evidence must last for 0.2 s there. Those
             out of sight are not looked for where no detection is: the caller, who knows the next one, does.
 
     Attributes:

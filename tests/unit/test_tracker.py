@@ -205,10 +205,10 @@ def test_with_hindsight_people_are_numbered_from_the_first_sight_and_known_when_
     stage = Stage()
     stage.tracker = Tracker(SKELETON, TrackerConfig(smoothing=None), hindsight=True)
     weak, ghost = (standing(x, scores=0.4, bbox_score=0.35) for x in (300, 800))
-    results = [stage.show([weak, ghost])] + [stage.show([weak]) for _ in range(12)]
+    results = [stage.show([weak, ghost])] + [stage.show([weak]) for _ in range(4)]
     assert len(results[0]) == 2
-    assert stage.tracker.identities == {}  # weak evidence has to last for half a second
-    results += [stage.show([weak]) for _ in range(8)]
+    assert stage.tracker.identities == {}  # weak evidence has to last for a while
+    results += [stage.show([weak]) for _ in range(16)]
     numbers = {id_at(result, weak) for result in results}
     assert len(numbers) == 1
     assert stage.tracker.identities == {numbers.pop(): 1}
