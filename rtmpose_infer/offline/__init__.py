@@ -113,7 +113,7 @@ class OfflineTracker(Closing):
         if self.pipeline.detector is None and self.pipeline.one_stage is None:
             if self._owns_pipeline:
                 self.pipeline.close()
-            raise InputError("offline tracking needs a detector; the pipeline has none.")
+            raise InputError("offline tracking needs a detector or a one-stage network; the pipeline has neither.")
 
     def track(
         self,
