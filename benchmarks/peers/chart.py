@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import median
 
-COLOURS = ["#0b6e4f", "#2a9d8f", "#1d70a2", "#7fc8a9", "#b5651d", "#e09f3e", "#7d4e8a"]
+COLOURS = ["#12355b", "#0b6e4f", "#2a9d8f", "#1d70a2", "#7fc8a9", "#b5651d", "#e09f3e", "#7d4e8a"]
 
 
 def write_chart(all_cells: list[dict], path: Path) -> None:

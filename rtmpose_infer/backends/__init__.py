@@ -3,10 +3,15 @@
 An adapter is a module with a function ``load(model, config) -> Backend``. ``_ADAPTERS`` is the whole registry.
 
 ``auto`` tries what ``_auto_order`` lists and takes the first that loads the model: a GPU before a CPU, and TensorRT
-before ONNX Runtime on it. On a CPU, ONNX Runtime comes before OpenVINO: on the AMD machine they were measured on, both
-computed equally fast and ONNX Runtime loaded ten times as fast; on a processor by Intel, for which OpenVINO is made, it
-is the other way round (not measured). A runtime that is not installed, has no device, or refuses the model is passed
-over, and the log says why.
+before ONNX Runtime on it. On a CPU, ONNX Runtime comes before OpenVINO, since both compute float32 equally fast and
+ONNX Runtime starts faster; but not where the processor has instructions for BF16, which OpenVINO alone uses, and not on
+Intel's, for which OpenVINO is made. A runtime that is not installed, has no device, or refuses the model is passed over,
+and the log says why.
+
+A runtime that is named computes in float32 unless told otherwise, so that all of them answer alike. ``auto`` leaves the
+precision of pose networks to the adapter (``"auto"`` there): in BF16, OpenVINO takes a third of the time on a processor
+with AMX, and OKS-AP is the same (``benchmarks/low_precision.py``). Detectors stay in float32: their boxes do suffer, and
+they run on few frames.
 
 ncnn reads no ONNX, so for it the conversion that lies beside an ONNX file, under the same name, counts as the model;
 the embedded networks have theirs.
@@ -63,6 +68,7 @@ _ADAPTERS = {
 }
 _EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino", "tensorrt": "tensorrt", "ncnn": "ncnn"}
 _ALIASES = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt"}
+_CPUINFO = Path("/proc/cpuinfo")
 
 
 def backend_names() -> tuple[str, ...]:
@@ -123,8 +129,10 @@ def load_backend(model: ModelFile, *, backend: str = "auto", config: BackendConf
     Args:
         model: What ``model_spec.load_model_file`` returned.
         backend: Name or alias. ``"auto"`` takes the first of these that is installed and loads the model, and logs
-            which and why: TensorRT; ONNX Runtime on a GPU; on the CPU ONNX Runtime, then OpenVINO (on Intel's the
-            other way round); ncnn for its own files. With ``config.device`` it takes the first that has that device.
+            which and why: TensorRT; ONNX Runtime on a GPU; on the CPU ONNX Runtime, then OpenVINO (the other way
+            round on Intel's and on any with instructions for BF16, where OpenVINO then runs pose networks in BF16
+            unless ``config.options`` has another ``precision``); ncnn for its own files. With ``config.device`` it
+            takes the first that has that device.
         config: Device, threads and options.
 
     Raises:
@@ -156,14 +164,19 @@ def _first_that_loads(model: ModelFile, config: BackendConfig) -> Backend:
         if not _is_installed(name):
             refused.append(f"{name}: not installed")
             continue
+        options = config.options
+        if name == "openvino":
+            options = {"precision": "auto", **options}
         try:
-            loaded = _load(name, model, dataclasses.replace(config, device=device))
+            loaded = _load(name, model, dataclasses.replace(config, device=device, options=options))
         except RtmposeInferError as error:
             refused.append(f"{name} on {device}: {error}")
             errors.append(error)
             continue
         reason = f"; passed over {'; '.join(refused)}" if refused else ""
-        _log.info("backend auto: %s on %s for %s%s", name, loaded.describe().device, model.name, reason)
+        found = loaded.describe()
+        precision = f" in {found.precision}" if found.precision else ""
+        _log.info("backend auto: %s on %s%s for %s%s", name, found.device, precision, model.name, reason)
         return loaded
     if not errors:
         extras = sorted({_EXTRAS[name] for name, (_, _, endings) in _ADAPTERS.items() if _ending(model) in endings})
@@ -179,14 +192,14 @@ def _first_that_loads(model: ModelFile, config: BackendConfig) -> Backend:
     raise errors[-1]
 
 
-def _auto_order(*, intel: bool) -> tuple[tuple[str, str], ...]:
+def _auto_order(*, openvino_first: bool) -> tuple[tuple[str, str], ...]:
     """Return backends and the device each is asked for, in the order of preference."""
-    cpu = ("openvino", "onnxruntime") if intel else ("onnxruntime", "openvino")
+    cpu = ("openvino", "onnxruntime") if openvino_first else ("onnxruntime", "openvino")
     return (("tensorrt", "gpu"), ("onnxruntime", "gpu"), (cpu[0], "cpu"), (cpu[1], "cpu"), ("ncnn", "cpu"))
 
 
 def _candidates(device: str) -> Iterable[tuple[str, str]]:
-    order = _auto_order(intel=_has_intel_processor())
+    order = _auto_order(openvino_first=_suits_openvino())
     if device.lower() == "auto":
         return order
     if device.lower() == "cpu":
@@ -194,12 +207,14 @@ def _candidates(device: str) -> Iterable[tuple[str, str]]:
     return [(name, device) for name in dict.fromkeys(name for name, _ in order)]
 
 
-def _has_intel_processor() -> bool:
+def _suits_openvino() -> bool:
+    """Return whether the processor is Intel's, or another x86 with instructions for BF16."""
     try:
-        with Path("/proc/cpuinfo").open(encoding="utf-8") as file:
-            return "GenuineIntel" in file.read(4096)
+        with _CPUINFO.open(encoding="utf-8") as file:
+            first = file.read(8192)  # one processor and its flags, or more
     except OSError:
         return "Intel" in platform.processor()
+    return "GenuineIntel" in first or "avx512_bf16" in first
 
 
 def _ending(model: ModelFile) -> str:

@@ -5,6 +5,11 @@ Decisions:
 - Float32 arithmetic, asked for by hint, wherever the device knows the hint. Left alone, a GPU computes in FP16, and a
   CPU that has the instructions in BF16 or FP16; the gated attention of RTMPose overflows in the one and coarsens in the
   other.
+- Where a lower precision is asked for, it is for the convolutions, which are nearly all of the work: what follows the
+  last one (attention and classifiers of a pose network, boxes and suppression of a detector) stays in float32, but for
+  a few steps that OpenVINO writes anew and forgets the wish for. That costs no time and moves little more than half as
+  many joints (``benchmarks/low_precision.py``). OpenVINO takes such wishes only in its own file format, so the graph is
+  written out, marked, and read again when it is first compiled.
 - On a CPU one dynamic network serves every batch size: measured on networks of this family it is as fast as one
   compiled for the size. GPUs run dynamic shapes badly and NPUs not at all, so there one network is compiled for each
   of ``BackendConfig.batch_sizes``.
@@ -21,6 +26,7 @@ Decisions:
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib
 import io
@@ -28,6 +34,7 @@ import logging
 import queue
 import re
 import sys
+import tempfile
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -35,6 +42,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
 
 import numpy as np
 
@@ -57,7 +65,8 @@ _VIRTUAL = ("AUTO", "MULTI", "HETERO")
 _STATIC = ("GPU", "NPU")  # devices that want one compiled network per shape
 _OPTIONS = {"performance_hint", "streams", "precision", "properties", "cache"}
 _HINTS = ("latency", "throughput")
-_PRECISIONS = ("f32", "f16", "bf16", "device")
+_PRECISIONS = ("f32", "f16", "bf16", "auto", "device")
+_CONVOLUTIONS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"}
 _TELEMETRY = "openvino_telemetry"
 _import_lock = threading.Lock()
 
@@ -70,8 +79,9 @@ def load(model: ModelFile, config: BackendConfig) -> OpenVinoBackend:
     ``config.threads``: Threads of the CPU.
     ``config.options``: ``performance_hint`` (``"latency"``; ``"throughput"`` runs several requests at once, and splits
     a batch between them), ``streams`` (how many at once; the hint decides by default), ``precision`` (``"f32"``;
-    ``"f16"``, ``"bf16"``, or ``"device"`` for whatever the device likes best), ``properties`` (mapping of OpenVINO's
-    own properties), ``cache`` (True: keep the compiled network in the cache folder).
+    ``"f16"`` or ``"bf16"`` up to the last convolution, float32 from there on; ``"auto"`` for ``"bf16"`` with a pose
+    network on a CPU that has instructions for it, else ``"f32"``; ``"device"`` for whatever the device likes best), ``properties`` (mapping of OpenVINO's own properties), ``cache`` (True: keep the compiled network in
+    the cache folder).
 
     Raises:
         BackendUnavailableError: OpenVINO is not installed.
@@ -79,9 +89,12 @@ def load(model: ModelFile, config: BackendConfig) -> OpenVinoBackend:
         ModelError: OpenVINO cannot read or compile the model.
         InputError: An option or device is unknown.
     """
-    settings = _Settings.read(config)
     ov = import_openvino()
     core = _core()
+    if str(config.options.get("precision")).lower() == "auto":
+        exact = {"precision": "bf16" if _gains_by_bf16(core, model, config.device) else "f32"}
+        config = dataclasses.replace(config, options={**config.options, **exact})
+    settings = _Settings.read(config)
     missing = _missing(core, settings.devices)
     if missing:
         message = f"OpenVINO has no {missing[0]} here (it has {', '.join(core.available_devices)}): "
@@ -232,12 +245,14 @@ class _Settings:
         target: Device string for ``compile_model``.
         devices: The hardware in it.
         properties: Properties for ``compile_model``.
+        mixed: Whether what follows the last convolution is computed more exactly than what leads to it.
         cache: Whether compiled networks are kept.
     """
 
     target: str
     devices: tuple[str, ...]
     properties: Mapping[str, Any]
+    mixed: bool
     cache: bool
 
     @classmethod
@@ -269,7 +284,7 @@ class _Settings:
         properties |= {"DEVICE_PROPERTIES": by_device} if plugin else by_device[devices[0]]
         properties |= {str(k): v for k, v in options.get("properties", {}).items()}
         target = f"{plugin}:{','.join(devices)}" if plugin else devices[0]
-        return cls(target, devices, properties, bool(options.get("cache", True)))
+        return cls(target, devices, properties, precision in {"f16", "bf16"}, bool(options.get("cache", True)))
 
     @property
     def static(self) -> bool:
@@ -312,7 +327,7 @@ class _Networks:
                 properties["CACHE_DIR"] = str(cache.folder)
                 cache = None
         if cache is None:
-            return self._core.compile_model(self._network(batch), self._settings.target, properties)
+            return self._core.compile_model(self._prepared(batch), self._settings.target, properties)
         key = self._key(batch)
         blob = cache.load(key, kind="blob")
         if blob is not None:
@@ -323,11 +338,16 @@ class _Networks:
             else:
                 self.restored = True
                 return network
-        network = self._core.compile_model(self._network(batch), self._settings.target, properties)
+        network = self._core.compile_model(self._prepared(batch), self._settings.target, properties)
         exported = io.BytesIO()
         network.export_model(exported)
         cache.store(key, exported.getvalue(), kind="blob")
         return network
+
+    def _prepared(self, batch: int | None) -> Any:
+        """Return the graph as it is to be compiled."""
+        network = self._network(batch)
+        return _exact_at_the_end(self._core, network) if self._settings.mixed else network
 
     def _network(self, batch: int | None) -> Any:
         """Return OpenVINO's picture of the graph, with the input shape as far as it is known."""
@@ -368,9 +388,47 @@ class _Networks:
             "architecture": str(core.get_property(target, "DEVICE_ARCHITECTURE")),
             "capabilities": sorted(core.get_property(target, "OPTIMIZATION_CAPABILITIES")),
             "properties": {name: str(value) for name, value in self._settings.properties.items()},
+            "mixed": self._settings.mixed,
             "input_size_wh": list(self._model.spec.input_size_wh),
             "batch": batch,
         }
+
+
+def _gains_by_bf16(core: Any, model: ModelFile, device: str) -> bool:
+    """Return whether a network is faster in BF16 here and was found to be as accurate."""
+    if device.lower() not in {"auto", "cpu"} or (model.spec.task, model.spec.precision) != ("pose", "fp32"):
+        return False
+    return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _exact_at_the_end(core: Any, network: Any) -> Any:
+    """Return the graph with the wish that what follows its last convolution be computed in float32."""
+    with tempfile.TemporaryDirectory(prefix="rtmpose_infer-") as folder:
+        file = Path(folder) / "network.xml"
+        import_openvino().serialize(network, str(file), str(file.with_suffix(".bin")))
+        tree = ElementTree.parse(file)  # noqa: S314  # OpenVINO wrote it just now
+        sources: dict[str, list[str]] = {}
+        for edge in tree.iterfind("edges/edge"):
+            sources.setdefault(edge.attrib["to-layer"], []).append(edge.attrib["from-layer"])
+        layers = {layer.attrib["id"]: layer for layer in tree.iterfind("layers/layer")}
+        coarse: set[str] = set()
+        pending = [number for number, layer in layers.items() if layer.attrib["type"] in _CONVOLUTIONS]
+        while pending:
+            number = pending.pop()
+            if number not in coarse:
+                coarse.add(number)
+                pending += sources.get(number, [])
+        for number in layers.keys() - coarse:
+            layer = layers[number]
+            if layer.attrib["type"] not in {"Const", "Parameter", "Result"}:
+                notes = layer.find("rt_info")
+                if notes is None:
+                    notes = ElementTree.SubElement(layer, "rt_info")
+                ElementTree.SubElement(notes, "attribute", {"name": "precise", "version": "0"})
+        tree.write(file)
+        # From memory, so that the folder can go: weights are mapped from a file, not read.
+        weights = np.fromfile(file.with_suffix(".bin"), np.uint8)
+        return core.read_model(file.read_bytes(), import_openvino().Tensor(weights))
 
 
 def import_openvino() -> ModuleType:

@@ -32,13 +32,15 @@ class Landscape:
         self.installed = {"onnxruntime": {"cpu"}, "openvino": {"cpu"}, "tensorrt": {"gpu"}, "ncnn": {"cpu"}}
         self.failures: dict[str, Exception] = {}
         self.asked: list[tuple[str, str]] = []
+        self.options: dict[str, object] = {}
         monkeypatch.setattr(backends, "_load", self._load)
-        monkeypatch.setattr(backends, "_has_intel_processor", lambda: self.intel)
+        monkeypatch.setattr(backends, "_suits_openvino", lambda: self.suits_openvino)
         monkeypatch.setattr(backends, "_is_installed", lambda name: name in self.installed)
-        self.intel = False
+        self.suits_openvino = False
 
     def _load(self, name: str, model: ModelFile, config: BackendConfig) -> CallableBackend:
         self.asked.append((name, config.device))
+        self.options = dict(config.options)
         if name in self.failures:
             raise self.failures[name]
         if config.device not in self.installed[name]:
@@ -74,10 +76,37 @@ def test_auto_prefers_tensorrt_then_a_gpu_of_onnxruntime_then_the_cpu(landscape:
     assert landscape.chosen() == "onnxruntime on gpu"
     landscape.installed["onnxruntime"] = {"cpu"}
     assert landscape.chosen() == "onnxruntime on cpu"
-    landscape.intel = True
+    landscape.suits_openvino = True
     assert landscape.chosen() == "openvino on cpu"
     del landscape.installed["openvino"]
     assert landscape.chosen() == "onnxruntime on cpu"
+
+
+def test_auto_lets_openvino_choose_the_precision_unless_one_is_named(landscape: Landscape) -> None:
+    landscape.suits_openvino = True
+    landscape.chosen(device="cpu")
+    assert landscape.options == {"precision": "auto"}
+    landscape.chosen(device="cpu", options={"precision": "f32", "streams": 2})
+    assert landscape.options == {"precision": "f32", "streams": 2}
+    del landscape.installed["openvino"]
+    landscape.chosen(device="cpu")
+    assert landscape.options == {}
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "suits"),
+    [
+        ("vendor_id\t: GenuineIntel\nflags\t: fpu sse2 avx2\n", True),
+        ("vendor_id\t: AuthenticAMD\nflags\t: fpu avx512f avx512_bf16\n", True),
+        ("vendor_id\t: AuthenticAMD\nflags\t: fpu avx2\n", False),
+    ],
+)
+def test_openvino_comes_first_on_intel_and_where_the_processor_has_bf16(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cpuinfo: str, suits: bool
+) -> None:
+    (tmp_path / "cpuinfo").write_text(cpuinfo)
+    monkeypatch.setattr(backends, "_CPUINFO", tmp_path / "cpuinfo")
+    assert backends._suits_openvino() == suits
 
 
 def test_auto_with_a_device_asks_every_runtime_for_that_device(landscape: Landscape) -> None:

@@ -16,10 +16,12 @@ import pytest
 
 pytest.importorskip("openvino", reason="the openvino extra is not installed")
 
+from rtmpose_infer import zoo
 from rtmpose_infer.backends import BackendConfig, load_backend
 from rtmpose_infer.backends import openvino as adapter
 from rtmpose_infer.errors import DeviceUnavailableError, InferenceError, InputError, ModelError
 from rtmpose_infer.model_spec import ModelFile, load_model_file
+from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
 from tests.contract import models
 
 
@@ -64,6 +66,36 @@ def test_computes_in_float32_unless_told_otherwise(model: ModelFile, folder: Pat
         "NPU": {},
         "CPU": {"INFERENCE_PRECISION_HINT": "f16"},
     }
+
+
+def is_marked(operation) -> bool:
+    """Whether OpenVINO was asked to compute an operation exactly; the mark's name depends on its version."""
+    return any(name.startswith(("precise", "DisablePrecisionConversion")) for name in operation.get_rt_info())
+
+
+def test_low_precision_ends_with_the_last_convolution(folder: Path) -> None:
+    model = load_model_file(zoo.resolve(DEFAULT_POSE), task="pose")
+    config = BackendConfig(cache_dir=folder, options={"precision": "bf16"})
+    networks = adapter._Networks(adapter._core(), model, adapter._Settings.read(config), config)
+    operations = {operation.get_friendly_name(): operation for operation in networks._prepared(None).get_ordered_ops()}
+    marked = {name for name, operation in operations.items() if is_marked(operation)}
+    assert {"simcc_x", "head/gau/uv/MatMul", "keypoints", "scores"} <= marked
+    assert not any(name.startswith("backbone") for name in marked)
+    exact = dataclasses.replace(config, options={})
+    plain = adapter._Networks(adapter._core(), model, adapter._Settings.read(exact), exact)._prepared(None)
+    assert not any(is_marked(operation) for operation in plain.get_ordered_ops())
+
+
+def test_precision_auto_is_bf16_for_pose_networks_where_the_processor_has_it(model: ModelFile, folder: Path) -> None:
+    native = "BF16" in adapter._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    with load(model, folder, options={"precision": "auto"}) as backend:
+        assert backend.describe().precision == ("bf16" if native else "fp32")
+    quantised = dataclasses.replace(model, spec=dataclasses.replace(model.spec, precision="int8"))
+    for other, device in ((quantised, "cpu"), (models.deploy_pose(folder / "other.onnx"), "gpu")):
+        assert not adapter._gains_by_bf16(adapter._core(), other, device)
+    detector = load_model_file(zoo.resolve(DEFAULT_DETECTOR), task="detection")
+    with load(detector, folder, options={"precision": "AUTO"}) as backend:
+        assert backend.describe().precision == "fp32"
 
 
 @pytest.mark.parametrize(
