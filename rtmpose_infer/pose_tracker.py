@@ -4,14 +4,12 @@
 holds what belongs to one stream (identities, filters, time). A stream's state changes only in the last step of a frame,
 so a failure in the middle of one leaves it as it was.
 
-Many streams on a CPU: a batch over all streams in one call leaves a core idle whenever Python or OpenCV works, and is
-no faster inside the network than its parts. So ``track_many`` takes the streams in as many shares as there are cores
-(at most four), each batched over its streams, side by side: while one share is in the network, the other is cropped
-and associated. Calls side by side are best made on a share of the cores each, on two cores on one thread, which waits
-for nobody. ONNX Runtime settles the threads when a network is loaded, so there the networks are loaded a second time, and
-serve shares as well as trackers that are called from several threads at once (``benchmarks/streams.py``: 1.27 and 1.25
-times as many frames a second as separate trackers, with the usual networks 1.13 and 1.07 times). On
-accelerators, and for networks that are Python functions, one batch holds all streams.
+Many streams, whether ``track_many`` brings them or threads of a service with a tracker each, share the calls of the
+networks: who comes while a batch is under way goes with the next one (``company.py``). Not so in ONNX Runtime on a CPU,
+where a batch is no faster than its parts and leaves a core idle whenever Python or OpenCV works. There as many frames
+as there are cores (at most four) go side by side, each on a share of the cores, on two cores on one thread, which waits
+for nobody; so the networks are loaded a second time, since ONNX Runtime settles the threads when it loads. What either
+is worth is in ``benchmarks/streams.py``.
 """
 
 from __future__ import annotations
@@ -20,9 +18,8 @@ import copy
 import logging
 import math
 import threading
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
@@ -33,6 +30,7 @@ import numpy as np
 from rtmpose_infer.backends import BackendConfig
 from rtmpose_infer.batching import HeldNetwork
 from rtmpose_infer.closing import Closing
+from rtmpose_infer.company import Company, Limits
 from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import ClosedError, InputError, RtmposeInferError
 from rtmpose_infer.estimator import PoseEstimator
@@ -59,9 +57,9 @@ _log = logging.getLogger("rtmpose_infer.pose_tracker")
 DEFAULT_DETECTOR = "embedded-detector"
 DEFAULT_POSE = "embedded-pose"
 _NOMINAL_STEP_S = 1 / 30
-_SIDE_BY_SIDE = {"onnxruntime", "openvino"}  # runtimes measured to gain from several calls at once on a CPU
-_THREADS_SETTLED = {"onnxruntime"}  # of these, those that settle a network's threads when it is loaded
-_MOST_SHARES = 4
+_SIDE_BY_SIDE = {"onnxruntime"}  # runtimes measured to gain from several calls at once on a CPU
+_MOST_LANES = 4
+_LARGEST_BATCH = 16  # frames of trackers that are called from several threads; bounds memory and waiting
 Stream = TypeVar("Stream", bound=Hashable)
 
 
@@ -76,8 +74,8 @@ class PosePipeline(Closing):
         backend: Runtime of the networks: ``"auto"``, ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``, ``"ncnn"``.
         device: See ``BackendConfig.device``.
         threads: Threads of one network call. None leaves it to the runtime, and with ONNX Runtime on a CPU loads the
-            networks a second time once calls meet (trackers on several threads, ``track_many``), for a share of the
-            cores each; a number here saves that memory.
+            networks a second time once calls meet (trackers on several threads, ``track_many``), for calls side by
+            side on a share of the cores each; a number here saves that memory.
         backend_config: All of the runtime's settings at once, instead of ``device`` and ``threads``.
         detector_options: Further arguments of ``PersonDetector``, such as ``score_threshold``.
         pose_options: Further arguments of ``PoseEstimator``, such as ``skeleton``.
@@ -137,9 +135,7 @@ class PosePipeline(Closing):
         self._pool: ThreadPoolExecutor | None = None
         self._beside: PosePipeline | None = None
         self._loading = threading.Lock()
-        self._turns = threading.Semaphore()
-        self._calls = 0
-        self._calls_lock = threading.Lock()
+        self._company = Company(self._advance_together, self._limits)
         self._closed = False
         if one_stage is not None:
             if detector not in {DEFAULT_DETECTOR, None} or pose != DEFAULT_POSE:
@@ -235,44 +231,40 @@ class PosePipeline(Closing):
                     raise InputError(f"stream {key!r}: {error}") from error
                 keys.append(key)
                 streams.append(stream)
-            # Copies advance, so that no stream has changed when another one's share fails.
+            # Copies advance, so that no stream has changed when another one's frame fails.
             streams = [stream.copy() for stream in streams]
-            results = self._advance_in_shares(streams, work)
+            results = self._advance_all(streams, work)
             self._streams.update(zip(keys, streams, strict=True))
         return dict(zip(keys, results, strict=True))
 
-    def _advance_in_shares(self, streams: Sequence[_Stream], work: Sequence[_Frame]) -> list[Poses]:
-        """Take one frame of each stream through the networks, in shares that run side by side."""
-        count = min(self._shares, len(streams))
-        if count < 2:
+    def _advance_all(self, streams: Sequence[_Stream], work: Sequence[_Frame]) -> list[Poses]:
+        """Take one frame of each stream through the networks: side by side where that is faster, else in one batch."""
+        if self._lanes < 2 or len(streams) < 2:
             return _advance(self, streams, work, NO_CLOCK)
         networks = self._networks_beside(wait=True)
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._shares, thread_name_prefix="rtmpose-streams")
-        futures = [
-            self._pool.submit(_advance, networks, streams[i::count], work[i::count], NO_CLOCK) for i in range(count)
-        ]
+            self._pool = ThreadPoolExecutor(self._lanes, thread_name_prefix="rtmpose-streams")
+        parts = zip(streams, work, strict=True)
+        futures = [self._pool.submit(_advance, networks, [stream], [frame], NO_CLOCK) for stream, frame in parts]
         wait(futures)
-        shares = [future.result() for future in futures]
-        return [shares[i % count][i // count] for i in range(len(streams))]
+        return [future.result()[0] for future in futures]
 
-    @contextmanager
-    def in_flight(self) -> Iterator[PosePipeline]:
-        """Give the networks for one frame of one tracker: those for calls side by side while others are in flight.
+    def advance(self, stream: _Stream, frame: _Frame, clock: StageClock) -> tuple[_Stream, Poses]:
+        """Take one frame of one stream through the networks, together with what other threads bring meanwhile.
 
-        Of these calls as many run at once as there are shares, and the others wait: more would be no faster, and every
-        one of them takes memory of its own.
+        Returns:
+            The stream afterwards, and its poses. The stream that was given has not changed.
         """
-        with self._calls_lock:
-            self._calls += 1
-            alone = self._calls == 1
-        try:
-            networks = self if alone or self._shares < 2 else self._networks_beside(wait=False)
-            with nullcontext() if networks is self else self._turns:
-                yield networks
-        finally:
-            with self._calls_lock:
-                self._calls -= 1
+        return self._company((stream, frame, clock))
+
+    def _advance_together(
+        self, work: Sequence[tuple[_Stream, _Frame, StageClock]], others: int
+    ) -> list[tuple[_Stream, Poses]]:
+        networks = self._networks_beside(wait=False) if others else self
+        streams = [stream.copy() for stream, _, _ in work]
+        clock = work[0][2] if len(work) == 1 else NO_CLOCK  # the stages of a batch are nobody's own
+        poses = _advance(networks, streams, [frame for _, frame, _ in work], clock)
+        return list(zip(streams, poses, strict=True))
 
     def _networks_beside(self, *, wait: bool) -> PosePipeline:
         """Return what runs calls side by side, on a share of the cores each where a runtime settles that in loading.
@@ -282,11 +274,8 @@ class PosePipeline(Closing):
         """
         if self._beside is None and self._load_beside is not None and self._loading.acquire(blocking=wait):
             try:
-                if any(info.runtime not in _THREADS_SETTLED for info in self.describe().values()):
-                    self._load_beside = None
-                elif self._beside is None and not self._closed:
-                    self._turns = threading.Semaphore(self._shares)
-                    self._beside = self._load_beside(replace(self._config, threads=max(1, self._cpus // self._shares)))
+                if self._beside is None and not self._closed:
+                    self._beside = self._load_beside(replace(self._config, threads=max(1, self._cpus // self._lanes)))
             except RtmposeInferError as error:  # such as a file that is gone by now: what is loaded goes on
                 _log.warning("calls side by side share the networks' threads, for a second set did not load: %s", error)
                 self._load_beside = None
@@ -294,12 +283,16 @@ class PosePipeline(Closing):
                 self._loading.release()
         return self._beside or self
 
+    def _limits(self) -> Limits:
+        """Return how frames of trackers that are called from several threads go through the networks."""
+        return Limits(lanes=self._lanes, batch=1 if self._lanes > 1 else _LARGEST_BATCH)
+
     @cached_property
-    def _shares(self) -> int:
+    def _lanes(self) -> int:
         networks = self.describe().values()
         if not all(info.runtime in _SIDE_BY_SIDE and info.device.lower() == "cpu" for info in networks):
             return 1
-        return min(self._cpus, _MOST_SHARES)
+        return min(self._cpus, _MOST_LANES)
 
     @cached_property
     def _cpus(self) -> int:
@@ -497,7 +490,8 @@ class PoseTracker(Closing):
             timestamp_s: Its time in seconds, not before the last frame's; 1/30 s after it when None.
             bboxes_xyxy: (N, 4) boxes of people in this frame, from a detector of one's own; they stand in for the
                 detector's. None: the pipeline's detector runs when it is due.
-            clock: Is lapped at the end of every stage.
+            clock: Is lapped at the end of every stage; not for a frame that shared its network calls with those of
+                other threads.
 
         Returns:
             The people seen in this frame, with ``track_ids``.
@@ -514,8 +508,8 @@ class PoseTracker(Closing):
                 raise ClosedError("this PoseTracker is closed; make another one.")
             clock.start()
             work = self._stream.begin(frame, timestamp_s, bboxes_xyxy)
-            with self.pipeline.in_flight() as networks:
-                return _advance(networks, [self._stream], [work], clock)[0]
+            self._stream, poses = self.pipeline.advance(self._stream, work, clock)
+            return poses
 
     async def atrack(
         self,

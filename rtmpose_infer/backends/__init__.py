@@ -174,9 +174,9 @@ def _first_that_loads(model: ModelFile, config: BackendConfig) -> Backend:
             errors.append(error)
             continue
         reason = f"; passed over {'; '.join(refused)}" if refused else ""
-        found = loaded.describe()
-        precision = f" in {found.precision}" if found.precision else ""
-        _log.info("backend auto: %s on %s%s for %s%s", name, found.device, precision, model.name, reason)
+        info = loaded.describe()
+        precision = f" in {info.precision}" if info.precision else ""
+        _log.info("backend auto: %s on %s%s for %s%s", name, info.device, precision, model.name, reason)
         return loaded
     if not errors:
         extras = sorted({_EXTRAS[name] for name, (_, _, endings) in _ADAPTERS.items() if _ending(model) in endings})

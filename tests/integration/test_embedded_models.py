@@ -6,7 +6,10 @@ The places of joints were read off the photographs by eye, with a grid laid over
 from __future__ import annotations
 
 import shutil
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import islice
 
 import cv2
@@ -22,11 +25,13 @@ from rtmpose_infer import (  # noqa: E402
     PosePipeline,
     PoseTracker,
     machine,
+    pose_tracker,
 )
 from rtmpose_infer.demo_scene import DemoScene  # noqa: E402
 from rtmpose_infer.errors import ClosedError  # noqa: E402
 from rtmpose_infer.geometry import iou_matrix  # noqa: E402
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE  # noqa: E402
+from rtmpose_infer.stages import StageClock  # noqa: E402
 from rtmpose_infer.zoo import resolve  # noqa: E402
 
 ASTRONAUT_BOX = (10.0, 12.0, 365.0, 512.0)
@@ -116,31 +121,76 @@ def test_several_streams_on_one_pipeline_get_what_they_would_get_alone():
         pipeline.track_many({key: frames[0] for key, frames in streams.items()})
 
 
+class Holding(StageClock):
+    """Holds a frame at the end of its first stage, until it is told to let it go on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.holds, self.go_on = threading.Event(), threading.Event()
+
+    def lap(self, stage: str) -> None:
+        self.holds.set()
+        assert self.go_on.wait(60)
+        super().lap(stage)
+
+
+@contextmanager
+def another_frame_under_way(pipeline: PosePipeline, frame: np.ndarray) -> Iterator[None]:
+    """Keep a frame of another tracker in the pipeline meanwhile."""
+    clock = Holding()
+    with ThreadPoolExecutor(1) as pool:
+        other = pool.submit(PoseTracker(pipeline), frame, clock=clock)
+        try:
+            assert clock.holds.wait(60)
+            yield
+        finally:
+            clock.go_on.set()
+        assert len(other.result(60)) == 2
+
+
+@pytest.fixture
+def loaded_beside(monkeypatch):
+    """What the networks were loaded with a second time."""
+    configs = []
+    load = pose_tracker._load
+    monkeypatch.setattr(pose_tracker, "_load", lambda config, **n: configs.append(config) or load(config, **n))
+    return configs
+
+
 def test_threads_on_one_pipeline_get_what_they_would_get_alone(monkeypatch):
     monkeypatch.setattr(machine, "usable_cpus", lambda: 2.0)
     film = [frame.image for frame in islice(DemoScene(), 100, 112)]
     with PoseTracker(backend="onnxruntime") as tracker:
         alone = [tracker(frame) for frame in film]
-    with PosePipeline(backend="onnxruntime") as pipeline:
-        with pipeline.in_flight() as first, pipeline.in_flight() as second:
-            assert {name: info.threads for name, info in second.describe().items()} == {"detector": 1, "pose": 1}
-            assert first.describe() == pipeline.describe()
-            with ThreadPoolExecutor(4) as pool:
-                together = list(
-                    pool.map(lambda t: [t(frame) for frame in film], [PoseTracker(pipeline) for _ in range(4)])
-                )
-        with pipeline.in_flight() as alone_again:
-            assert alone_again is pipeline
+    with PosePipeline(backend="onnxruntime") as pipeline, ThreadPoolExecutor(4) as pool:
+        together = list(pool.map(lambda t: [t(frame) for frame in film], [PoseTracker(pipeline) for _ in range(4)]))
     for one in together:
         for poses, expected in zip(one, alone, strict=True):
             np.testing.assert_array_equal(poses.track_ids, expected.track_ids)
             np.testing.assert_allclose(poses.keypoints, expected.keypoints, atol=0.5)
 
 
-def test_on_many_cores_calls_side_by_side_take_a_share_each(monkeypatch):
-    monkeypatch.setattr(machine, "usable_cpus", lambda: 16.0)
-    with PosePipeline(backend="onnxruntime") as pipeline, pipeline.in_flight(), pipeline.in_flight() as second:
-        assert {info.threads for info in second.describe().values()} == {4}
+@pytest.mark.parametrize(("cpus", "threads"), [(2, 1), (16, 4)])
+def test_frames_that_meet_in_onnxruntime_take_a_share_of_the_cores_each(monkeypatch, loaded_beside, cpus, threads):
+    monkeypatch.setattr(machine, "usable_cpus", lambda: float(cpus))
+    frame = next(islice(DemoScene(), 100, None)).image
+    with PosePipeline(backend="onnxruntime") as pipeline, PoseTracker(pipeline) as tracker:
+        assert len(tracker(frame)) == 2
+        assert not loaded_beside  # alone, all cores are one's own
+        with another_frame_under_way(pipeline, frame):
+            assert len(tracker(frame)) == 2
+            assert len(tracker(frame)) == 2
+    assert [config.threads for config in loaded_beside] == [threads]
+
+
+def test_a_number_of_threads_keeps_the_networks_from_being_loaded_again(monkeypatch, loaded_beside):
+    monkeypatch.setattr(machine, "usable_cpus", lambda: 2.0)
+    frame = next(islice(DemoScene(), 100, None)).image
+    with PosePipeline(backend="onnxruntime", threads=1) as pipeline, PoseTracker(pipeline) as tracker:
+        with another_frame_under_way(pipeline, frame):
+            assert len(tracker(frame)) == 2
+        pipeline.track_many({"a": frame, "b": frame})
+    assert not loaded_beside
 
 
 def test_a_network_whose_file_is_gone_goes_on_when_threads_come_together(tmp_path, monkeypatch, caplog):
@@ -149,10 +199,10 @@ def test_a_network_whose_file_is_gone_goes_on_when_threads_come_together(tmp_pat
     for (task, file), name in zip(files.items(), (DEFAULT_DETECTOR, DEFAULT_POSE), strict=True):
         shutil.copy(resolve(name, task="detection" if task == "detector" else "pose"), file)
     frame = next(islice(DemoScene(), 100, None)).image
-    with PosePipeline(backend="onnxruntime", **files) as pipeline:
+    with PosePipeline(backend="onnxruntime", **files) as pipeline, PoseTracker(pipeline) as tracker:
         for file in files.values():
             file.unlink()
-        with pipeline.in_flight(), PoseTracker(pipeline) as tracker:
+        with another_frame_under_way(pipeline, frame):
             assert len(tracker(frame)) == 2
             assert len(tracker(frame)) == 2
     assert [record.levelname for record in caplog.records] == ["WARNING"]

@@ -64,8 +64,15 @@ def test_computes_in_float32_unless_told_otherwise(model: ModelFile, folder: Pat
     assert several.properties["DEVICE_PROPERTIES"] == {
         "GPU": {"INFERENCE_PRECISION_HINT": "f16"},
         "NPU": {},
-        "CPU": {"INFERENCE_PRECISION_HINT": "f16"},
+        "CPU": {"ENABLE_CPU_PINNING": False, "INFERENCE_PRECISION_HINT": "f16"},
     }
+
+
+def test_threads_are_free_to_leave_a_busy_core_unless_told_otherwise(model: ModelFile, folder: Path) -> None:
+    with load(model, folder, threads=1) as backend:
+        assert adapter._property(backend._pools[None]._compiled, "ENABLE_CPU_PINNING") is False
+    pinned = BackendConfig(options={"properties": {"ENABLE_CPU_PINNING": True}})
+    assert adapter._Settings.read(pinned).properties["ENABLE_CPU_PINNING"] is True
 
 
 def is_marked(operation) -> bool:

@@ -1,0 +1,150 @@
+"""Calls of several threads answered together: how they are gathered, and whose errors are whose."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain
+
+import pytest
+
+from rtmpose_infer.company import Company, Limits
+
+PATIENCE_S = 60
+
+
+class Squares:
+    """Squares numbers; holds a batch with 0 in it until told otherwise, and fails at a batch with a negative number."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.others: list[int] = []
+        self.held = threading.Semaphore(0)
+        self.go_on = threading.Event()
+
+    def __call__(self, numbers: Sequence[int], others: int) -> list[int]:
+        self.batches.append(list(numbers))
+        self.others.append(others)
+        if 0 in numbers:
+            self.held.release()
+            assert self.go_on.wait(PATIENCE_S)
+        if min(numbers) < 0:
+            raise ValueError(f"no root of {min(numbers)}")
+        return [number**2 for number in numbers]
+
+
+def company(squares: Squares, *, lanes: int = 1, batch: int = 8) -> Company[int, int]:
+    return Company(squares, lambda: Limits(lanes, batch))
+
+
+def gathered(
+    pool: ThreadPoolExecutor, together: Company[int, int], squares: Squares, *numbers: int
+) -> list[Future[int]]:
+    """Bring numbers from a thread each while a first batch is under way; let it go on once all of them wait."""
+    first = pool.submit(together, 0)
+    assert squares.held.acquire(timeout=PATIENCE_S)
+    others = []
+    for count, number in enumerate(numbers, 1):
+        others.append(pool.submit(together, number))
+        until = time.monotonic() + PATIENCE_S
+        while len(together._waiting) < count:
+            assert time.monotonic() < until
+            time.sleep(0.001)
+    squares.go_on.set()
+    return [first, *others]
+
+
+@pytest.fixture
+def squares() -> Squares:
+    return Squares()
+
+
+@pytest.fixture
+def pool():
+    with ThreadPoolExecutor(8) as threads:
+        yield threads
+
+
+def test_a_single_thread_is_answered_at_once_and_the_limits_do_not_matter(squares: Squares) -> None:
+    def limits() -> Limits:
+        raise AssertionError("asked in vain")
+
+    together = Company(squares, limits)
+    assert [together(number) for number in (1, 2, 3)] == [1, 4, 9]
+    assert squares.batches == [[1], [2], [3]]
+    assert squares.others == [0] * 3
+
+
+def test_who_comes_during_a_batch_shares_the_next_one_in_the_order_of_coming(squares: Squares, pool) -> None:
+    answers = gathered(pool, company(squares), squares, 1, 2, 3)
+    assert [answer.result(PATIENCE_S) for answer in answers] == [0, 1, 4, 9]
+    assert squares.batches[0] == [0]
+    assert len(squares.batches) == 2
+    assert sorted(squares.batches[1]) == [1, 2, 3]
+    assert squares.others == [0, 0]
+
+
+def test_a_batch_is_no_larger_than_its_limit(squares: Squares, pool) -> None:
+    answers = gathered(pool, company(squares, batch=2), squares, 1, 2, 3, 4, 5)
+    assert [answer.result(PATIENCE_S) for answer in answers] == [0, 1, 4, 9, 16, 25]
+    assert sorted(chain(*squares.batches)) == [0, 1, 2, 3, 4, 5]
+    assert [len(batch) for batch in squares.batches] == [1, 2, 2, 1]
+
+
+def test_as_many_batches_are_under_way_as_there_are_lanes(squares: Squares, pool) -> None:
+    together = company(squares, lanes=2, batch=1)
+    first = pool.submit(together, 0)
+    assert squares.held.acquire(timeout=PATIENCE_S)
+    assert together(3) == 9  # goes beside the one that is held
+    assert squares.others == [0, 1]
+    second = pool.submit(together, 0)
+    assert squares.held.acquire(timeout=PATIENCE_S)
+    third = pool.submit(together, 5)
+    time.sleep(0.05)
+    assert squares.batches == [[0], [3], [0]]  # both lanes are taken
+    squares.go_on.set()
+    assert [answer.result(PATIENCE_S) for answer in (first, second, third)] == [0, 0, 25]
+
+
+def test_an_error_reaches_the_one_whose_it_is(squares: Squares, pool) -> None:
+    first, good, bad, fine = gathered(pool, company(squares), squares, 2, -1, 3)
+    assert [answer.result(PATIENCE_S) for answer in (first, good, fine)] == [0, 4, 9]
+    with pytest.raises(ValueError, match="no root of -1"):
+        bad.result(PATIENCE_S)
+    assert sorted(squares.batches[1]) == [-1, 2, 3]
+    assert sorted(squares.batches[2:]) == [[-1], [2], [3]]
+
+
+def test_after_an_error_alone_the_next_call_is_answered(squares: Squares) -> None:
+    together = company(squares)
+    with pytest.raises(ValueError, match="no root"):
+        together(-3)
+    assert together(4) == 16
+
+
+def test_when_the_thread_that_answers_is_interrupted_the_others_go_on(pool) -> None:
+    class Interrupted(Squares):
+        def __call__(self, numbers: Sequence[int], others: int) -> list[int]:
+            answer = super().__call__(numbers, others)
+            if len(numbers) == 3:
+                raise KeyboardInterrupt
+            return answer
+
+    squares = Interrupted()
+    answers = gathered(pool, company(squares), squares, 1, 2, 3)
+    outcomes = [answer.exception(PATIENCE_S) for answer in answers]
+    assert [type(error) for error in outcomes].count(KeyboardInterrupt) == 1
+    assert [answer.result() for answer, error in zip(answers, outcomes, strict=True) if error is None] == [
+        number**2 for number, error in zip((0, 1, 2, 3), outcomes, strict=True) if error is None
+    ]
+
+
+def test_many_threads_and_many_calls_all_get_their_own_answers(squares: Squares, pool) -> None:
+    together = company(squares, lanes=2, batch=3)
+    numbers = [[100 * thread + i + 1 for i in range(200)] for thread in range(8)]
+    answers = list(pool.map(lambda own: [together(number) for number in own], numbers))
+    assert answers == [[number**2 for number in own] for own in numbers]
+    assert max(map(len, squares.batches)) <= 3
+    assert sorted(chain(*squares.batches)) == sorted(chain(*numbers))
