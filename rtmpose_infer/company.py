@@ -57,7 +57,8 @@ class Company(Generic[Work, Answer]):
         call: _Call[Work, Answer] = _Call(work)
         with self._changed:
             self._waiting.append(call)
-            self._changed.notify_all()
+            if self._under_way:
+                self._changed.notify_all()  # it may be waited for
             try:
                 while not call.answered and (call not in self._waiting or not self._lane_is_free()):
                     self._changed.wait()
@@ -85,7 +86,8 @@ class Company(Generic[Work, Answer]):
                 self._patience_s = _PATIENCE * (time.perf_counter() - begun)
                 # Of an interrupted batch the others go on, with one of their own threads.
                 self._waiting[:0] = [other for other in batch if not other.answered and other is not call]
-                self._changed.notify_all()
+                if self._expected > 1:
+                    self._changed.notify_all()
         return call.result()
 
     def _lane_is_free(self) -> bool:

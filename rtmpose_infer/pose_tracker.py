@@ -253,7 +253,7 @@ class PosePipeline(Closing):
         """Take one frame of one stream through the networks, together with what other threads bring meanwhile.
 
         Returns:
-            The stream afterwards, and its poses. The stream that was given has not changed.
+            The stream to go on with, and its poses. After an error the stream that was given is as it was.
         """
         return self._company((stream, frame, clock))
 
@@ -261,9 +261,12 @@ class PosePipeline(Closing):
         self, work: Sequence[tuple[_Stream, _Frame, StageClock]], others: int
     ) -> list[tuple[_Stream, Poses]]:
         networks = self._networks_beside(wait=False) if others else self
+        if len(work) == 1:
+            stream, frame, clock = work[0]
+            return [(stream, _advance(networks, [stream], [frame], clock)[0])]
+        # Copies advance, so that no stream has changed when another one's frame fails; the stages are nobody's own.
         streams = [stream.copy() for stream, _, _ in work]
-        clock = work[0][2] if len(work) == 1 else NO_CLOCK  # the stages of a batch are nobody's own
-        poses = _advance(networks, streams, [frame for _, frame, _ in work], clock)
+        poses = _advance(networks, streams, [frame for _, frame, _ in work], NO_CLOCK)
         return list(zip(streams, poses, strict=True))
 
     def _networks_beside(self, *, wait: bool) -> PosePipeline:
