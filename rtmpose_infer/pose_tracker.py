@@ -260,7 +260,7 @@ class PosePipeline(Closing):
     def _advance_together(
         self, work: Sequence[tuple[_Stream, _Frame, StageClock]], others: int
     ) -> list[tuple[_Stream, Poses]]:
-        networks = self._networks_beside(wait=False) if others else self
+        networks = self._networks_beside(wait=False) if others and self._lanes > 1 else self
         if len(work) == 1:
             stream, frame, clock = work[0]
             return [(stream, _advance(networks, [stream], [frame], clock)[0])]
@@ -288,7 +288,11 @@ class PosePipeline(Closing):
 
     def _limits(self) -> Limits:
         """Return how frames of trackers that are called from several threads go through the networks."""
-        return Limits(lanes=self._lanes, batch=1 if self._lanes > 1 else _LARGEST_BATCH)
+        if self._lanes > 1:
+            return Limits(lanes=self._lanes, batch=1)
+        # While an accelerator computes for one batch, the host can crop and associate for another (not measured).
+        on_cpu = all(info.device.lower() == "cpu" for info in self.describe().values())
+        return Limits(lanes=1 if on_cpu else 2, batch=_LARGEST_BATCH)
 
     @cached_property
     def _lanes(self) -> int:

@@ -6,10 +6,7 @@ The places of joints were read off the photographs by eye, with a grid laid over
 from __future__ import annotations
 
 import shutil
-import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from itertools import islice
 
 import cv2
@@ -31,8 +28,8 @@ from rtmpose_infer.demo_scene import DemoScene  # noqa: E402
 from rtmpose_infer.errors import ClosedError  # noqa: E402
 from rtmpose_infer.geometry import iou_matrix  # noqa: E402
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE  # noqa: E402
-from rtmpose_infer.stages import StageClock  # noqa: E402
 from rtmpose_infer.zoo import resolve  # noqa: E402
+from tests.held import another_frame_under_way  # noqa: E402
 
 ASTRONAUT_BOX = (10.0, 12.0, 365.0, 512.0)
 ASTRONAUT = {  # a woman in a space suit, facing the camera, cut off at the hips
@@ -121,33 +118,6 @@ def test_several_streams_on_one_pipeline_get_what_they_would_get_alone():
         pipeline.track_many({key: frames[0] for key, frames in streams.items()})
 
 
-class Holding(StageClock):
-    """Holds a frame at the end of its first stage, until it is told to let it go on."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.holds, self.go_on = threading.Event(), threading.Event()
-
-    def lap(self, stage: str) -> None:
-        self.holds.set()
-        assert self.go_on.wait(60)
-        super().lap(stage)
-
-
-@contextmanager
-def another_frame_under_way(pipeline: PosePipeline, frame: np.ndarray) -> Iterator[None]:
-    """Keep a frame of another tracker in the pipeline meanwhile."""
-    clock = Holding()
-    with ThreadPoolExecutor(1) as pool:
-        other = pool.submit(PoseTracker(pipeline), frame, clock=clock)
-        try:
-            assert clock.holds.wait(60)
-            yield
-        finally:
-            clock.go_on.set()
-        assert len(other.result(60)) == 2
-
-
 @pytest.fixture
 def loaded_beside(monkeypatch):
     """What the networks were loaded with a second time."""
@@ -177,9 +147,10 @@ def test_frames_that_meet_in_onnxruntime_take_a_share_of_the_cores_each(monkeypa
     with PosePipeline(backend="onnxruntime") as pipeline, PoseTracker(pipeline) as tracker:
         assert len(tracker(frame)) == 2
         assert not loaded_beside  # alone, all cores are one's own
-        with another_frame_under_way(pipeline, frame):
+        with another_frame_under_way(pipeline, frame) as other:
             assert len(tracker(frame)) == 2
             assert len(tracker(frame)) == 2
+        assert len(other.result()) == 2
     assert [config.threads for config in loaded_beside] == [threads]
 
 

@@ -11,6 +11,7 @@ import gc
 import math
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,8 +20,10 @@ import numpy as np
 import pytest
 
 from rtmpose_infer import PosePipeline, Poses, PoseTracker, TrackerConfig
+from rtmpose_infer.backends import BackendInfo, CallableBackend
 from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import ClosedError, InputError, ShapeError
+from tests.held import another_frame_under_way
 from tests.painted import joints_of, paint, painted_estimator, painted_pipeline
 from tests.tiny_onnx import light_at, light_detector, light_pose, write
 
@@ -204,6 +207,32 @@ def test_trackers_in_threads_on_one_pipeline_give_what_they_give_alone():
         for frames, results in zip(streams, pool.map(track, streams), strict=True):
             for one, other in zip(tracked_alone(frames), results, strict=True):
                 assert same(one, other)
+
+
+def test_frames_that_come_while_another_is_under_way_share_the_next_calls():
+    painted = painted_pipeline()
+    frames = [paint({number: (100, 60, 180, 260)}) for number in range(4)]
+    with ThreadPoolExecutor(3) as pool:
+        with another_frame_under_way(painted.pipeline, frames[0]):
+            others = [pool.submit(PoseTracker(painted.pipeline), frame) for frame in frames[1:]]
+            until = time.monotonic() + 60
+            while len(painted.pipeline._company._waiting) < 3:
+                assert time.monotonic() < until
+                time.sleep(0.001)
+        for other, frame in zip(others, frames[1:], strict=True):
+            assert same(other.result(60), PoseTracker(painted_pipeline().pipeline)(frame))
+    assert painted.detector.batches == [1, 3]
+    assert painted.pose.batches == [1, 3]
+
+
+def test_while_an_accelerator_is_at_work_another_frame_is_prepared(monkeypatch):
+    painted = painted_pipeline()
+    elsewhere = BackendInfo(runtime="callable", version="", device="cuda:0")
+    monkeypatch.setattr(CallableBackend, "describe", lambda self: elsewhere)
+    frame = paint({0: (100, 60, 180, 260)})
+    with another_frame_under_way(painted.pipeline, frame) as other:
+        assert len(PoseTracker(painted.pipeline)(frame)) == 1
+        assert not other.done()
 
 
 def test_several_threads_may_call_one_tracker():
