@@ -80,17 +80,14 @@ def test_a_single_thread_is_answered_at_once_and_the_limits_do_not_matter(square
 def test_who_comes_during_a_batch_shares_the_next_one_in_the_order_of_coming(squares: Squares, pool) -> None:
     answers = gathered(pool, company(squares), squares, 1, 2, 3)
     assert [answer.result(PATIENCE_S) for answer in answers] == [0, 1, 4, 9]
-    assert squares.batches[0] == [0]
-    assert len(squares.batches) == 2
-    assert sorted(squares.batches[1]) == [1, 2, 3]
+    assert squares.batches == [[0], [1, 2, 3]]
     assert squares.others == [0, 0]
 
 
 def test_a_batch_is_no_larger_than_its_limit(squares: Squares, pool) -> None:
     answers = gathered(pool, company(squares, batch=2), squares, 1, 2, 3, 4, 5)
     assert [answer.result(PATIENCE_S) for answer in answers] == [0, 1, 4, 9, 16, 25]
-    assert sorted(chain(*squares.batches)) == [0, 1, 2, 3, 4, 5]
-    assert [len(batch) for batch in squares.batches] == [1, 2, 2, 1]
+    assert squares.batches == [[0], [1, 2], [3, 4], [5]]
 
 
 def test_as_many_batches_are_under_way_as_there_are_lanes(squares: Squares, pool) -> None:
@@ -108,13 +105,18 @@ def test_as_many_batches_are_under_way_as_there_are_lanes(squares: Squares, pool
     assert [answer.result(PATIENCE_S) for answer in (first, second, third)] == [0, 0, 25]
 
 
+def test_who_has_waited_longest_is_next(squares: Squares, pool) -> None:
+    answers = gathered(pool, company(squares, batch=1), squares, *range(1, 7))
+    assert [answer.result(PATIENCE_S) for answer in answers] == [number**2 for number in range(7)]
+    assert squares.batches == [[number] for number in range(7)]
+
+
 def test_an_error_reaches_the_one_whose_it_is(squares: Squares, pool) -> None:
     first, good, bad, fine = gathered(pool, company(squares), squares, 2, -1, 3)
     assert [answer.result(PATIENCE_S) for answer in (first, good, fine)] == [0, 4, 9]
     with pytest.raises(ValueError, match="no root of -1"):
         bad.result(PATIENCE_S)
-    assert sorted(squares.batches[1]) == [-1, 2, 3]
-    assert sorted(squares.batches[2:]) == [[-1], [2], [3]]
+    assert squares.batches == [[0], [2, -1, 3], [2], [-1], [3]]
 
 
 def test_after_an_error_alone_the_next_call_is_answered(squares: Squares) -> None:
@@ -139,6 +141,27 @@ def test_when_the_thread_that_answers_is_interrupted_the_others_go_on(pool) -> N
     assert [answer.result() for answer, error in zip(answers, outcomes, strict=True) if error is None] == [
         number**2 for number, error in zip((0, 1, 2, 3), outcomes, strict=True) if error is None
     ]
+
+
+@pytest.mark.parametrize(("lanes", "batch"), [(1, 1), (1, 2), (2, 1), (2, 16)])
+def test_nobody_is_left_waiting(lanes: int, batch: int, pool) -> None:
+    squares = Squares()
+    together = company(squares, lanes=lanes, batch=batch)
+    stop = threading.Event()
+
+    def greedy(number: int) -> None:
+        while not stop.is_set():
+            assert together(number) == number**2
+
+    crowd = [pool.submit(greedy, number) for number in range(2, 6)]
+    try:
+        assert [pool.submit(together, number).result(PATIENCE_S) for number in range(10, 40)] == [
+            number**2 for number in range(10, 40)
+        ]
+    finally:
+        stop.set()
+    for one in crowd:
+        one.result(PATIENCE_S)
 
 
 def test_many_threads_and_many_calls_all_get_their_own_answers(squares: Squares, pool) -> None:
