@@ -25,6 +25,7 @@ from rtmpose_infer.export.deploy_graph import (
     add_yolox_row_decoding,
     cell_corners,
     prepend_preprocessing,
+    rows_of_cells,
 )
 from rtmpose_infer.export.fusion import fused
 from rtmpose_infer.export.networks import rtmdet, rtmo, yolox
@@ -329,7 +330,7 @@ def _finish_rtmo(
         table = graph.add("Add", [graph.add("Cast", [table], to=1), np.zeros((1, 1, keypoints, 2), np.float32)])
         points = graph.add("ScatterND", [table, rows, people.name])
         seen = graph.add("Sigmoid", [_cells_first(graph, visibility, keypoints)])
-        seen = graph.add("GatherND", [seen, graph.add("Unsqueeze", [cell, np.array([2], np.int64)])], batch_dims=1)
+        seen = rows_of_cells(graph, seen, cell, columns=keypoints)
         mask = graph.add("Unsqueeze", [found, np.array([2], np.int64)])
         seen = graph.add("Where", [mask, seen, np.array(0, np.float32)])
         if form.raw:
