@@ -70,6 +70,7 @@ _OPTIONS = {"performance_hint", "streams", "precision", "properties", "cache"}
 _HINTS = ("latency", "throughput")
 _PRECISIONS = ("f32", "f16", "bf16", "auto", "device")
 _CONVOLUTIONS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"}
+_FORM = 2  # of what ``_Networks`` makes of a graph before it is compiled; counted up where that changes
 _TELEMETRY = "openvino_telemetry"
 _import_lock = threading.Lock()
 
@@ -293,6 +294,11 @@ class _Settings:
         return cls(target, devices, properties, precision in {"f16", "bf16"}, bool(options.get("cache", True)))
 
     @property
+    def on_cpu(self) -> bool:
+        """Whether nothing but the CPU computes."""
+        return all(name.startswith("CPU") for name in self.devices)
+
+    @property
     def static(self) -> bool:
         """Whether a device among them wants one network per shape."""
         return any(name.startswith(_STATIC) for name in self.devices)
@@ -353,6 +359,8 @@ class _Networks:
     def _prepared(self, batch: int | None) -> Any:
         """Return the graph as it is to be compiled."""
         network = self._network(batch)
+        if self._settings.on_cpu:
+            _quicken_arg_max(network)
         return _exact_at_the_end(self._core, network) if self._settings.mixed else network
 
     def _network(self, batch: int | None) -> Any:
@@ -395,6 +403,7 @@ class _Networks:
             "capabilities": sorted(core.get_property(target, "OPTIMIZATION_CAPABILITIES")),
             "properties": {name: str(value) for name, value in self._settings.properties.items()},
             "mixed": self._settings.mixed,
+            "form": _FORM,
             "input_size_wh": list(self._model.spec.input_size_wh),
             "batch": batch,
         }
@@ -405,6 +414,34 @@ def _gains_by_bf16(core: Any, model: ModelFile, device: str) -> bool:
     if device.lower() not in {"auto", "cpu"} or (model.spec.task, model.spec.precision) != ("pose", "fp32"):
         return False
     return "BF16" in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def _quicken_arg_max(network: Any) -> None:
+    """Let each arg-max be found as the first place that holds the maximum: the same answer, and sooner.
+
+    On a CPU OpenVINO takes 0.3 ms on two threads for the first of equal maxima of 17 joints, a third of an embedded
+    network's call for one person. (Where no score is finite the answers differ, and neither means anything.)
+    """
+    opset = import_openvino().opset13
+    for node in network.get_ordered_ops():
+        if node.get_type_name() != "TopK" or node.output(0).get_target_inputs():
+            continue
+        attributes, scores = node.get_attributes(), node.input_value(0)
+        shape, count = scores.get_partial_shape(), node.input_value(1).get_node()
+        first_of_one = attributes.get("stable") and count.get_type_name() == "Constant" and int(count.data) == 1
+        axis = attributes["axis"]
+        if not first_of_one or attributes["mode"] != "max" or shape.rank.is_dynamic or shape[axis].is_dynamic:
+            continue
+        length, rank = shape[axis].get_length(), shape.rank.get_length()
+        places = np.arange(length, dtype=np.float32).reshape([-1 if i == axis % rank else 1 for i in range(rank)])
+        highest = opset.reduce_max(scores, np.array([axis]), keep_dims=True)
+        held = opset.select(
+            opset.equal(scores, highest), opset.constant(places), opset.constant(np.float32(length - 1))
+        )
+        first = opset.reduce_min(held, np.array([axis]), keep_dims=True)
+        index = opset.convert(first, node.get_output_element_type(1).get_type_name())
+        node.output(1).replace(index.output(0))
+    network.validate_nodes_and_infer_types()
 
 
 def _exact_at_the_end(core: Any, network: Any) -> Any:

@@ -93,6 +93,50 @@ def test_low_precision_ends_with_the_last_convolution(folder: Path) -> None:
     assert not any(is_marked(operation) for operation in plain.get_ordered_ops())
 
 
+def arg_max(shape: list[int | None], axis: int):
+    """A network of one arg-max over some axis, as OpenVINO reads one from ONNX."""
+    opset = adapter.import_openvino().opset13
+    scores = opset.parameter([-1 if side is None else side for side in shape], np.float32)
+    best = opset.topk(scores, np.int64(1), axis, "max", "value", "i64", stable=True)
+    return adapter.import_openvino().Model([best.output(1)], [scores], "arg-max")
+
+
+@pytest.mark.parametrize(("axis", "shape"), [(2, (3, 4, 9)), (-1, (3, 4, 9)), (1, (3, 4, 9)), (1, (2, 700))])
+def test_an_arg_max_found_in_a_quicker_way_is_the_same(axis: int, shape: tuple[int, ...]) -> None:
+    scores = np.random.default_rng(0).integers(-3, 3, shape).astype(np.float32)  # so that many maxima come twice
+    scores[0] = -1e30
+    network = arg_max([None, *shape[1:]], axis)
+    adapter._quicken_arg_max(network)
+    assert "TopK" not in {operation.get_type_name() for operation in network.get_ordered_ops()}
+    (places,) = adapter._core().compile_model(network, "CPU")(scores).values()
+    np.testing.assert_array_equal(places, scores.argmax(axis=axis, keepdims=True))
+
+
+def test_an_arg_max_of_unknown_length_and_a_top_k_stay_as_they_are(model: ModelFile, folder: Path) -> None:
+    network = arg_max([2, None], 1)
+    adapter._quicken_arg_max(network)
+    assert "TopK" in {operation.get_type_name() for operation in network.get_ordered_ops()}
+    detector = load_model_file(zoo.resolve(DEFAULT_DETECTOR), task="detection")
+    config = BackendConfig(cache_dir=folder)
+    networks = adapter._Networks(adapter._core(), detector, adapter._Settings.read(config), config)
+    assert "TopK" in {operation.get_type_name() for operation in networks._prepared(None).get_ordered_ops()}
+
+
+def test_the_embedded_detectors_convolutions_are_fused_with_what_follows(folder: Path) -> None:
+    detector = load_model_file(zoo.resolve(DEFAULT_DETECTOR), task="detection")
+    config = BackendConfig(cache_dir=folder)
+    networks = adapter._Networks(adapter._core(), detector, adapter._Settings.read(config), config)
+    running = networks.compiled()[None].get_runtime_model()
+    layers = {operation: operation.get_rt_info()["layerType"].astype(str) for operation in running.get_ordered_ops()}
+    readers = [
+        [layers[target.get_node()] for target in operation.output(0).get_target_inputs()]
+        for operation, layer in layers.items()
+        if layer == "Convolution"
+    ]
+    assert len(readers) > 50
+    assert not any("ShapeOf" in kinds for kinds in readers)
+
+
 def test_precision_auto_is_bf16_for_pose_networks_where_the_processor_has_it(model: ModelFile, folder: Path) -> None:
     native = "BF16" in adapter._core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     with load(model, folder, options={"precision": "auto"}) as backend:
