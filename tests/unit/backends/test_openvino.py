@@ -95,10 +95,11 @@ def test_low_precision_ends_with_the_last_convolution(folder: Path) -> None:
 
 def arg_max(shape: list[int | None], axis: int):
     """A network of one arg-max over some axis, as OpenVINO reads one from ONNX."""
-    opset = adapter.import_openvino().opset13
+    ov = adapter.import_openvino()
+    opset = ov.opset13 if hasattr(ov, "opset13") else ov.runtime.opset13
     scores = opset.parameter([-1 if side is None else side for side in shape], np.float32)
     best = opset.topk(scores, np.int64(1), axis, "max", "value", "i64", stable=True)
-    return adapter.import_openvino().Model([best.output(1)], [scores], "arg-max")
+    return ov.Model([best.output(1)], [scores], "arg-max")
 
 
 @pytest.mark.parametrize(("axis", "shape"), [(2, (3, 4, 9)), (-1, (3, 4, 9)), (1, (3, 4, 9)), (1, (2, 700))])
@@ -122,11 +123,21 @@ def test_an_arg_max_of_unknown_length_and_a_top_k_stay_as_they_are(model: ModelF
     assert "TopK" in {operation.get_type_name() for operation in networks._prepared(None).get_ordered_ops()}
 
 
+def test_a_detector_on_the_cpu_is_compiled_for_one_picture(folder: Path) -> None:
+    detector = load_model_file(zoo.resolve(DEFAULT_DETECTOR), task="detection")
+    pictures = np.random.default_rng(0).integers(0, 255, (3, 320, 416, 3), np.uint8)
+    with load(detector, folder) as backend, load(detector, folder, options={"streams": 2}) as dynamic:
+        assert (backend.batch_sizes, dynamic.batch_sizes) == ((1,), None)
+        answers, expected = backend.run({"frames_u8": pictures}), dynamic.run({"frames_u8": pictures})
+    for name, value in expected.items():
+        np.testing.assert_allclose(answers[name], value, atol=1e-2)
+
+
 def test_the_embedded_detectors_convolutions_are_fused_with_what_follows(folder: Path) -> None:
     detector = load_model_file(zoo.resolve(DEFAULT_DETECTOR), task="detection")
     config = BackendConfig(cache_dir=folder)
     networks = adapter._Networks(adapter._core(), detector, adapter._Settings.read(config), config)
-    running = networks.compiled()[None].get_runtime_model()
+    running = networks._one(None).get_runtime_model()
     layers = {operation: operation.get_rt_info()["layerType"].astype(str) for operation in running.get_ordered_ops()}
     readers = [
         [layers[target.get_node()] for target in operation.output(0).get_target_inputs()]
