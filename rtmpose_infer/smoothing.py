@@ -15,6 +15,7 @@ What differs from the filter of Casiez, Roussel and Vogel (CHI 2012):
   where it is small the cutoffs rise, so that a filter set for a restless network does not pull a steady one's joints away
   from where they are;
 - a joint is not held further back than its noise explains: what lies beyond is motion, which a low-pass would trail;
+  before anything is known of the noise, not at all;
 - a joint that was not seen for a while starts afresh where it reappears.
 """
 
@@ -36,7 +37,7 @@ Bools = npt.NDArray[np.bool_]
 
 _NOISE_MEMORY_S = 1.0
 _MOST_FREEDOM = 3.0  # by which the cutoffs rise at most (its square and fourth power, see ``OneEuroConfig.noise``)
-_FEWEST_JOINTS = 3  # that tell a person's noise
+_FEWEST_JOINTS = 3  # that tell a person's noise, where a person has so many
 # A joint is shown at most so many standard deviations of its noise from where it was seen, and less far where that noise is
 # below so many times ``OneEuroConfig.noise``: what trembles little needs little smoothing.
 _REACH, _FULL_REACH_NOISE = 2.5, 1.63
@@ -120,9 +121,9 @@ class OneEuroConfig:
 
     The defaults were chosen on Penn Action trajectories (persons 140 px in size at the median, 30 frames a second) with
     white noise added, and on the scenes of the tracking laboratory: that they are no further from the truth than the raw
-    joints, with 2 px of noise at 40 % of the RMS of acceleration (2.56 for 2.83 px), with 1 px at 65 % (1.42 px both).
-    Moving joints lag by 0.27 and 0.1 frames and are 0.3 px further away than raw ones. With 0.5 px 85 % are left, and the
-    joints are 0.1 px further away. The setting ``beta=8, trend=1`` is for fast motion: half the jitter at 2 px, and 0.1
+    joints, with 2 px of noise at 41 % of the RMS of acceleration (2.57 for 2.83 px), with 1 px at 65 % (1.40 for 1.42).
+    Moving joints lag by 0.27 and 0.1 frames and are 0.3 px further away than raw ones. With 0.5 px 84 % are left, and the
+    joints are 0.05 px further away. The setting ``beta=8, trend=1`` is for fast motion: half the jitter at 2 px, and 0.1
     frames of lag.
     ``benchmarks/smoothing.py`` measures the trade-off.
 
@@ -206,9 +207,10 @@ class OneEuroSmoother:
         held_back = (1 - gain) * (predicted - observed)
         if config.noise:
             farthest = _REACH * np.sqrt(noise) / np.fmax(_FULL_REACH_NOISE * steadiness, 1)
-            farthest = np.fmin(farthest, _FARTHEST * np.maximum(scales_px, 1e-3))
+            farthest = np.minimum(farthest, _FARTHEST * np.maximum(scales_px, 1e-3))
+            farthest = np.fmax(farthest, 0)  # while the noise is not known
             distance = np.sqrt(held_back[..., 0] ** 2 + held_back[..., 1] ** 2)
-            held_back *= np.fmin(farthest[:, None] / np.maximum(distance, 1e-6), 1)[..., None]
+            held_back *= np.minimum(farthest[:, None] / np.maximum(distance, 1e-6), 1)[..., None]
         filtered = observed + held_back
 
         continued = known[..., None]
@@ -251,7 +253,7 @@ def _noise(before: Floats, bends: Floats, dt_s: float) -> Floats:
     squared = bends[..., 0] ** 2 + bends[..., 1] ** 2
     count = np.isfinite(squared).sum(axis=1)
     middle = np.sort(squared, axis=1)[np.arange(len(squared)), (np.maximum(count, 1) - 1) // 2]  # NaN comes last
-    measured = np.where(count >= _FEWEST_JOINTS, middle / np.float32(_MEDIAN_OF_BENDS), before)
+    measured = np.where(count >= min(_FEWEST_JOINTS, squared.shape[1]), middle / np.float32(_MEDIAN_OF_BENDS), before)
     share = np.float32(1 - math.exp(-dt_s / _NOISE_MEMORY_S))
     noise: Floats = np.where(np.isnan(before), measured, before + share * (measured - before)).astype(np.float32)
     return noise

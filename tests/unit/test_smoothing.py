@@ -99,11 +99,21 @@ def test_a_steady_motion_is_followed_within_half_a_frame() -> None:
     assert (lag_px < 0.5 * np.array([4.0, 2.0])).all()
 
 
+@pytest.mark.parametrize("joints", [1, 5])
+def test_nobody_is_held_back_before_it_is_known_how_much_the_joints_tremble(joints: int) -> None:
+    rng = np.random.default_rng(0)
+    steps = 6.0 * np.arange(40)[:, None, None] * np.ones((joints, 2))
+    path = (steps + rng.normal(0, 2, steps.shape)).astype(np.float32)
+    smoothed = run(path)
+    np.testing.assert_array_equal(smoothed[:2], path[:2])
+    assert np.abs(smoothed[20:] - path[20:]).min(axis=(1, 2)).max() > 0.1
+
+
 def test_the_same_motion_in_time_is_smoothed_alike_at_any_frame_rate() -> None:
     def at(rate: int) -> float:
         t = np.arange(0, 3, 1 / rate)
         path = (100 * np.sin(2 * np.pi * 0.5 * t))[:, None, None] * np.ones(2)
-        error = run(path, dt_s=1 / rate) - path
+        error = run(path, config=OneEuroConfig(noise=0), dt_s=1 / rate) - path
         return float(np.abs(error[rate:]).mean())
 
     assert at(60) == pytest.approx(at(30), rel=0.6)
