@@ -15,7 +15,7 @@ What differs from the filter of Casiez, Roussel and Vogel (CHI 2012):
   where it is small the cutoffs rise, so that a filter set for a restless network does not pull a steady one's joints away
   from where they are;
 - a joint is not held further back than its noise explains: what lies beyond is motion, which a low-pass would trail;
-  before anything is known of the noise, not at all;
+  before anything is known of the noise, by hardly anything;
 - a joint that was not seen for a while starts afresh where it reappears.
 """
 
@@ -41,6 +41,7 @@ _FEWEST_JOINTS = 3  # that tell a person's noise, where a person has so many
 # A joint is shown at most so many standard deviations of its noise from where it was seen, and less far where that noise is
 # below so many times ``OneEuroConfig.noise``: what trembles little needs little smoothing.
 _REACH, _FULL_REACH_NOISE = 2.5, 1.63
+_FARTHEST_AT_FIRST = 0.01  # nor so many body sizes while the noise is unknown
 _FARTHEST = 0.045  # nor so many body sizes: however much joints tremble, who walks must not be left behind
 # The second difference of white noise has six times its variance on either axis; the median of such a squared length, which
 # is exponentially distributed, is ln 2 times its mean. Joints that really turn are the minority, which a median ignores.
@@ -121,9 +122,9 @@ class OneEuroConfig:
 
     The defaults were chosen on Penn Action trajectories (persons 140 px in size at the median, 30 frames a second) with
     white noise added, and on the scenes of the tracking laboratory: that they are no further from the truth than the raw
-    joints, with 2 px of noise at 41 % of the RMS of acceleration (2.57 for 2.83 px), with 1 px at 65 % (1.40 for 1.42).
+    joints, with 2 px of noise at 40 % of the RMS of acceleration (2.56 for 2.83 px), with 1 px at 64 % (1.40 for 1.42).
     Moving joints lag by 0.27 and 0.1 frames and are 0.3 px further away than raw ones. With 0.5 px 84 % are left, and the
-    joints are 0.05 px further away. The setting ``beta=8, trend=1`` is for fast motion: half the jitter at 2 px, and 0.1
+    joints are 0.07 px further away. The setting ``beta=8, trend=1`` is for fast motion: half the jitter at 2 px, and 0.1
     frames of lag.
     ``benchmarks/smoothing.py`` measures the trade-off.
 
@@ -134,12 +135,12 @@ class OneEuroConfig:
         trend: Share of the velocity by which the estimate moves on by itself, 0 (classic One-Euro) to 1.
         noise: Standard deviation of the joints' noise, in body sizes, down to which the two cutoffs above hold. Joints n
             times as steady are smoothed less: ``min_cutoff_hz`` counts n² and ``beta`` n⁴ times, n up to 3. No joint is
-            held back by more than 2.5 standard deviations of its noise, or 4.5 % of the body. With 0 the noise does not
-            matter, in either way.
+            held back by more than 2.5 standard deviations of its noise, or 4.5 % of the body (1 % in the first frames).
+            With 0 the noise does not matter, in either way.
         reset_after_s: A joint unseen for longer starts afresh where it reappears.
     """
 
-    min_cutoff_hz: float = 1.6
+    min_cutoff_hz: float = 1.5
     beta: float = 2.4
     derivative_cutoff_hz: float = 4.0
     trend: float = 0.65
@@ -208,7 +209,7 @@ class OneEuroSmoother:
         if config.noise:
             farthest = _REACH * np.sqrt(noise) / np.fmax(_FULL_REACH_NOISE * steadiness, 1)
             farthest = np.minimum(farthest, _FARTHEST * np.maximum(scales_px, 1e-3))
-            farthest = np.fmax(farthest, 0)  # while the noise is not known
+            farthest = np.where(np.isnan(noise), _FARTHEST_AT_FIRST * scales_px, farthest)
             distance = np.sqrt(held_back[..., 0] ** 2 + held_back[..., 1] ** 2)
             held_back *= np.minimum(farthest[:, None] / np.maximum(distance, 1e-6), 1)[..., None]
         filtered = observed + held_back
