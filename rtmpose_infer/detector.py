@@ -43,7 +43,8 @@ class PersonDetector(HeldNetwork):
     ``predict`` may be called from several threads at once.
 
     Args:
-        model: Path of an ONNX file, of an MMDeploy SDK folder or zip, or a name that ``rtmpose models list`` shows.
+        model: Path of an ONNX, OpenVINO (``.xml``) or ncnn (``.param``) file, of an MMDeploy SDK folder or zip, or a name
+            that ``rtmpose models list`` shows.
         backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``, ``"ncnn"`` (short: ort, ov, trt) or ``"auto"``.
         device: See ``BackendConfig.device``.
         threads: Threads of one network call; None leaves it to the runtime.
@@ -157,7 +158,7 @@ class PersonDetector(HeldNetwork):
     def predict_batch(
         self, frames: Sequence[npt.NDArray[np.uint8]], *, clock: StageClock = NO_CLOCK
     ) -> list[Detections]:
-        """Return the boxes in each of several frames, which may differ in size, in as few network calls as it takes."""
+        """Return the boxes in each of several frames, which may differ in size, in as few network calls as are worth it."""
         checked = [check_frame(frame) for frame in frames]
         if not checked:
             return []

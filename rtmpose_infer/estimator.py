@@ -43,7 +43,8 @@ class PoseEstimator(HeldNetwork):
     ``predict`` may be called from several threads at once.
 
     Args:
-        model: Path of an ONNX file, of an MMDeploy SDK folder or zip, or a name that ``rtmpose models list`` shows.
+        model: Path of an ONNX, OpenVINO (``.xml``) or ncnn (``.param``) file, of an MMDeploy SDK folder or zip, or a name
+            that ``rtmpose models list`` shows.
         backend: ``"onnxruntime"``, ``"openvino"``, ``"tensorrt"``, ``"ncnn"`` (short: ort, ov, trt) or ``"auto"``.
         device: See ``BackendConfig.device``.
         threads: Threads of one network call; None leaves it to the runtime.

@@ -144,7 +144,7 @@ class OneStageEstimator(HeldNetwork):
         return self.predict_batch([frame], clock=clock)[0]
 
     def predict_batch(self, frames: Sequence[npt.NDArray[np.uint8]], *, clock: StageClock = NO_CLOCK) -> list[Poses]:
-        """Return the people in each of several frames, which may differ in size, in as few network calls as it takes."""
+        """Return the people in each of several frames, which may differ in size, in as few network calls as are worth it."""
         checked = [check_frame(frame) for frame in frames]
         if not checked:
             return []

@@ -135,7 +135,8 @@ class OneEuroConfig:
         trend: Share of the velocity by which the estimate moves on by itself, 0 (classic One-Euro) to 1.
         noise: Standard deviation of the joints' noise, in body sizes, down to which the two cutoffs above hold. Joints n
             times as steady are smoothed less: ``min_cutoff_hz`` counts n² and ``beta`` n⁴ times, n up to 3. No joint is
-            held back by more than 2.5 standard deviations of its noise, or 4.5 % of the body (1 % in the first frames).
+            held back by more than 2.5 standard deviations of its noise, or 4.5 % of the body (1 % until the noise is
+            known: three joints seen in three frames in a row).
             With 0 the noise does not matter, in either way.
         reset_after_s: A joint unseen for longer starts afresh where it reappears.
     """

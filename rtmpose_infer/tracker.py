@@ -94,7 +94,8 @@ class TrackerConfig:
     """How people are followed.
 
     Attributes:
-        det_interval: Run the detector on every n-th frame, or ``"auto"``: when the tracker's own evidence asks for it.
+        det_interval: Run the detector on every n-th frame (every ⌈n/2⌉-th while nobody is tracked, and at once when the
+            frame's size has changed), or ``"auto"``: when the tracker's own evidence asks for it.
         max_det_interval: With ``"auto"``, the longest time between two detections, in frames.
         track_lost_s: Seconds for which someone out of sight can come back under the same id.
         keypoint_threshold: Joints with a lower score are not used to tell people apart or to place boxes.
