@@ -51,6 +51,7 @@ _SKELETON_OF_COUNT = {
     136: "halpe136",
 }
 _INPUT_FORMATS = ("nchw_float32", "nhwc_uint8")
+_MOST_KEYPOINTS = 4096
 _LARGEST_MEMBER = 2**31
 _LARGEST_RATIO = 200
 # zipfile lets the errors of its decompressors through; JSON that is nested too deeply ends in a RecursionError.
@@ -186,7 +187,7 @@ class ModelSpec:
             if isinstance(values.get("skeleton"), dict):
                 values["skeleton"] = skeleton_from_dict(values["skeleton"])
             return cls(**values)
-        except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
             raise ModelError(f"the model's description of itself is malformed: {error!r}. Export it again.") from error
 
 
@@ -320,7 +321,10 @@ def _numbers(values: Any, count: int, kind: Any = Real) -> bool:
     """Say whether the value, which may come from a file, is a tuple of that many finite numbers."""
     if not isinstance(values, tuple) or len(values) != count:
         return False
-    return all(isinstance(v, kind) and math.isfinite(v) for v in values)
+    try:
+        return all(isinstance(v, kind) and math.isfinite(v) for v in values)
+    except OverflowError:  # a whole number beyond every float
+        return False
 
 
 def _checked_overrides(known: dict[str, Any]) -> dict[str, Any]:
@@ -422,6 +426,10 @@ def _skeleton(count: int | None, name: str, known: Skeleton | None) -> Skeleton:
         return known
     if not count:
         raise ModelError(f"{name} does not say how many keypoints it has; pass skeleton=….")
+    if count > _MOST_KEYPOINTS:
+        raise ModelError(
+            f"{name} declares {count} keypoints; expected at most {_MOST_KEYPOINTS}. It is damaged, or no pose network."
+        )
     usual = _SKELETON_OF_COUNT.get(count)
     return unnamed_skeleton(count) if usual is None else load_skeleton(usual)
 

@@ -53,6 +53,7 @@ __all__ = [
     "TensorSpec",
     "backend_names",
     "canonical_name",
+    "is_installed",
     "load_backend",
     "own_form",
 ]
@@ -108,7 +109,7 @@ def own_form(model: ModelFile, backend: str, **known: Any) -> ModelFile:
     """
     name = canonical_name(backend)
     if name == "auto":
-        name = "ncnn" if [other for other in _ADAPTERS if _is_installed(other)] == ["ncnn"] else name
+        name = "ncnn" if [other for other in _ADAPTERS if is_installed(other)] == ["ncnn"] else name
     if name != "ncnn" or not isinstance(model.data, Path) or _ending(model) != ".onnx":
         return model
     beside = model.data.with_suffix(".param")
@@ -161,7 +162,7 @@ def _first_that_loads(model: ModelFile, config: BackendConfig) -> Backend:
     for name, device in _candidates(config.device):
         if _ending(model) not in _ADAPTERS[name][2]:
             continue
-        if not _is_installed(name):
+        if not is_installed(name):
             refused.append(f"{name}: not installed")
             continue
         options = config.options
@@ -223,7 +224,8 @@ def _ending(model: ModelFile) -> str:
     return suffix if suffix in {".xml", ".param"} else ".onnx"
 
 
-def _is_installed(name: str) -> bool:
+def is_installed(name: str) -> bool:
+    """Return whether the package of a backend can be imported; ``name`` is one of ``backend_names``."""
     package = _ADAPTERS[name][1]
     # A module that is loaded may have no spec to be found; None there means: not to be imported.
     if package in sys.modules:
@@ -238,7 +240,7 @@ def _is_installed(name: str) -> bool:
 def _load(name: str, model: ModelFile, config: BackendConfig) -> Backend:
     module, _, endings = _ADAPTERS[name]
     readable = _ending(model) in endings
-    if not _is_installed(name):
+    if not is_installed(name):
         or_cuda = " (or [gpu] for CUDA)" if name == "onnxruntime" else ""
         also = "" if readable else f" (It reads {' and '.join(endings)} files, and {model.name} is none.)"
         raise BackendUnavailableError(

@@ -53,6 +53,23 @@ _log = logging.getLogger("rtmpose_infer.backends.ncnn")
 _MAGIC = "7767517"
 _LARGEST_PARAM = 16 * 2**20
 _MOST_LAYERS = 100_000
+_SOURCES = ("Input", "MemoryData")
+# ncnn reads so many inputs of these layers whether they are there or not.
+_LEAST_INPUTS = {
+    "BinaryOp": 2,
+    "CopyTo": 2,
+    "DeformableConv2D": 2,
+    "DetectionOutput": 3,
+    "Eltwise": 2,
+    "GridSample": 2,
+    "MatMul": 2,
+    "PSROIPooling": 2,
+    "Proposal": 3,
+    "ROIAlign": 2,
+    "ROIPooling": 2,
+    "RotaryEmbed": 3,
+    "SDPA": 3,
+}
 _OPTIONS = {"precision"}
 _PRECISIONS = ("fp32", "fp16")
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
@@ -240,7 +257,7 @@ def check_param(text: str, name: str) -> list[str]:
         name: How messages call it.
 
     Raises:
-        ModelError: It is no such file, is cut off, or has a layer that reads what nothing makes.
+        ModelError: It is no such file, is cut off, or has a layer that reads what nothing makes or lacks inputs.
     """
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if len(lines) < 3 or lines[0] != [_MAGIC]:
@@ -256,12 +273,29 @@ def check_param(text: str, name: str) -> list[str]:
     for fields, (sources, results) in zip(lines[2:], counts, strict=True):
         if sources < 0 or results < 0 or len(fields) < 4 + sources + results:
             raise ModelError(f"{name}: layer {fields[1]!r} has not the inputs and outputs it announces.")
+        least = _least_inputs(fields[0], fields[4 + sources + results :])
+        if sources < least:
+            raise ModelError(
+                f"{name}: layer {fields[1]!r} is a {fields[0]} of {sources} inputs; expected at least {least}. "
+                "Export it again."
+            )
         if unmade := [blob for blob in fields[4 : 4 + sources] if blob not in made]:
             raise ModelError(f"{name}: layer {fields[1]!r} reads {unmade[0]!r}, which no layer before it makes.")
         made.update(fields[4 + sources : 4 + sources + results])
     if len(made) != blobs:
         raise ModelError(f"{name} announces {blobs} tensors and has {len(made)}. Export it again.")
     return [fields[0] for fields in lines[2:]]
+
+
+def _least_inputs(kind: str, settings: list[str]) -> int:
+    if kind in _SOURCES:
+        return 0
+    given = dict(setting.partition("=")[::2] for setting in settings)
+    if kind == "BinaryOp" and given.get("1") == "1":
+        return 1  # the other operand is a number among the settings
+    if kind == "Scale" and given.get("0") == "-233":
+        return 2  # the factors are no weights but another input
+    return _LEAST_INPUTS.get(kind, 1)
 
 
 def _set_precision(options: Any, *, half: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import platform
 import re
@@ -11,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from rtmpose_infer.backends import backend_names, canonical_name
+from rtmpose_infer.backends import backend_names, canonical_name, is_installed
 from rtmpose_infer.doctor.cuda import cuda_findings, explain_cuda_failure
 from rtmpose_infer.doctor.files import cache_findings, model_findings
 from rtmpose_infer.doctor.findings import Examination, Finding, Severity
@@ -54,7 +53,7 @@ def examine(*, require: Sequence[str] = (), ask: Ask = ask_in_worker) -> Examina
     found: list[Finding] = [*_python(machine), *_processors(machine), *cuda_findings(machine)]
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         modules = {name: pool.submit(ask, {"ask": "import", "module": name}) for name in ("cv2", "av")}
-        installed = [name for name in backend_names() if importlib.util.find_spec(name) is not None]
+        installed = [name for name in backend_names() if is_installed(name)]
         runtimes = dict(
             zip(installed, pool.map(lambda n: ask({"ask": "runtime", "backend": n}), installed), strict=True)
         )

@@ -31,6 +31,9 @@ from rtmpose_infer.export.networks.yolox import YOLOX
 
 __all__ = ["Architecture", "read_architecture"]
 
+# What shapes that fit no network end in: here, in torch's constructors, or in its allocator.
+_MISFITS = (LookupError, ArithmeticError, ValueError, RuntimeError)
+
 _log = logging.getLogger("rtmpose_infer.export")
 
 Tensors = Mapping[str, Tensor]
@@ -114,8 +117,15 @@ class Architecture:
         return f"{self.family}-{self.size}" if self.size else self.family
 
     def build(self) -> nn.Module:
-        """Return the network with untrained weights, in eval mode."""
-        return _NETWORKS[self.family](**self.options).eval()
+        """Return the network with untrained weights, in eval mode.
+
+        Raises:
+            CheckpointError: There is no network of these options.
+        """
+        try:
+            return _NETWORKS[self.family](**self.options).eval()
+        except _MISFITS as error:
+            raise CheckpointError(_misfit(self.name, error)) from error
 
 
 def read_architecture(
@@ -151,6 +161,17 @@ def read_architecture(
             f"the checkpoint looks like {family} but lacks the tensor {error.args[0]}. It is incomplete, or of a "
             "modified architecture."
         ) from error
+    except InputError:
+        raise
+    except _MISFITS as error:
+        raise CheckpointError(_misfit(family, error)) from error
+
+
+def _misfit(name: str, error: Exception) -> str:
+    return (
+        f"the checkpoint looks like {name}, but the shapes of its tensors fit no such network ({error!r}). It is damaged, "
+        "or of a modified architecture."
+    )
 
 
 def _family(tensors: Tensors) -> str:

@@ -41,6 +41,7 @@ _AVERAGES = ("ema_state_dict", "state_dict_ema", "ema")
 _NESTINGS = ("state_dict", "model", "model_state_dict")
 _LEFT_OVER = ("data_preprocessor.", "ema_", "head.loss", "bbox_head.loss", "loss")
 _LARGEST_FILE = 8 * 2**30
+_MOST_VALUES = 10**6
 
 _BROKEN = (
     pickle.UnpicklingError,
@@ -291,26 +292,51 @@ def _without_prefix(tensors: Mapping[str, Tensor], wanted: str | None, path: Pat
 
 def _check_sizes(tensors: Mapping[str, Tensor], path: Path) -> None:
     for key, tensor in tensors.items():
-        if tensor.is_sparse or tensor.layout != torch.strided or tensor.is_quantized:
-            raise CheckpointError(f"{path}: {key} is not an ordinary dense tensor.")
+        if not _is_ordinary(tensor):
+            raise CheckpointError(
+                f"{path}: {key} is not an ordinary dense tensor with its values in the file. Save the network's "
+                "state_dict again, from the CPU."
+            )
+        if tensor.numel() == 0:
+            raise CheckpointError(
+                f"{path}: {key} has shape {list(tensor.shape)} and thus no values; every weight has some. It is damaged, "
+                "or of a modified architecture."
+            )
         if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise CheckpointError(f"{path}: {key} claims {tensor.numel()} elements, more than are stored for it.")
 
 
-def _plain(value: Any, depth: int = 0) -> Any:
-    """Reduce to numbers, texts, lists and dictionaries; what is none of these becomes ``None``."""
+def _is_ordinary(tensor: Tensor) -> bool:
+    odd = tensor.layout != torch.strided or tensor.is_quantized or tensor.is_nested
+    return tensor.device.type == "cpu" and not odd
+
+
+def _plain(value: Any, depth: int = 0, allowance: Iterator[int] | None = None) -> Any:
+    """Reduce to numbers, texts, lists and dictionaries; what is none of these becomes ``None``.
+
+    Lists that share their elements, as a pickle's may, come out as one list each, so that a small file could hold more
+    than any memory: ``allowance`` runs dry after as many values as no training writes.
+    """
+    allowance = iter(range(_MOST_VALUES)) if allowance is None else allowance
+    if next(allowance, None) is None:
+        raise CheckpointError(
+            f"the checkpoint's meta holds more than {_MOST_VALUES} values; expected a config and the names of a data set. "
+            "If you trust its source, save only its state_dict with torch.save and export that."
+        )
     if depth > 20:
         return None
     if isinstance(value, (str, int, float, bool)) or value is None:
         return value
     if isinstance(value, Mapping):
-        return {str(k): _plain(v, depth + 1) for k, v in value.items()}
+        named = {str(k): v for k, v in value.items() if isinstance(k, (str, int, float))}
+        return {k: _plain(v, depth + 1, allowance) for k, v in named.items()}
     if isinstance(value, (list, tuple, set)):
-        return [_plain(v, depth + 1) for v in value]
+        return [_plain(v, depth + 1, allowance) for v in value]
     if isinstance(value, Tensor):
-        return value.tolist() if value.numel() <= 1000 else None
+        small = _is_ordinary(value) and value.numel() <= 1000
+        return _plain(value.tolist(), depth, allowance) if small else None
     if isinstance(value, _InertArray):
-        return _plain_array(value)
+        return _plain(_plain_array(value), depth, allowance)
     return None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 __all__ = ["find_value", "parse_config"]
 
 _LONGEST_TEXT = 8 * 2**20
+_MOST_BITS = 64  # of a whole number: products of products outgrow any memory
 _ARITHMETIC: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
     ast.Add: operator.add,
     ast.Sub: operator.sub,
@@ -64,8 +65,13 @@ def find_value(config: Any, *path: str) -> Any:
 def find_steps(config: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, Any]]:
     """Yield every mapping in the config whose ``type`` is ``kind``, such as a pipeline's transforms."""
     waiting: list[Any] = [config]
+    seen: set[int] = set()  # names stand for one and the same list wherever they are used
     while waiting:
         value = waiting.pop()
+        if isinstance(value, (Mapping, list, tuple)):
+            if id(value) in seen:
+                continue
+            seen.add(id(value))
         if isinstance(value, Mapping):
             if value.get("type") == kind:
                 yield value
@@ -77,7 +83,7 @@ def find_steps(config: Mapping[str, Any], kind: str) -> Iterator[Mapping[str, An
 def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:  # one answer per kind of node
     match node:
         case ast.Constant(value=value):
-            return value
+            return _bounded(value)
         case ast.Name(id=name) if name in known:
             return known[name]
         case ast.Tuple(elts=elements):
@@ -85,7 +91,9 @@ def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:  # one answer pe
         case ast.List(elts=elements):
             return [_evaluate(e, known) for e in elements]
         case ast.Dict(keys=keys, values=values) if None not in keys:
-            return {_evaluate(k, known): _evaluate(v, known) for k, v in zip(keys, values, strict=True) if k}
+            names = [_evaluate(k, known) for k in keys if k]
+            if all(isinstance(name, (str, int, float)) for name in names):
+                return {name: _evaluate(v, known) for name, v in zip(names, values, strict=True)}
         case ast.Call(func=ast.Name(id="dict"), args=[], keywords=keywords):
             return {k.arg: _evaluate(k.value, known) for k in keywords if k.arg}
         case ast.UnaryOp(op=ast.USub(), operand=operand):
@@ -95,7 +103,13 @@ def _evaluate(node: ast.expr, known: Mapping[str, Any]) -> Any:  # one answer pe
         case ast.BinOp(left=left, op=op, right=right) if type(op) in _ARITHMETIC:
             a, b = _evaluate(left, known), _evaluate(right, known)
             if isinstance(a, (int, float)) and isinstance(b, (int, float)):
-                return _ARITHMETIC[type(op)](a, b)
+                return _bounded(_ARITHMETIC[type(op)](a, b))
         case _:
             pass
     raise _NotLiteralError
+
+
+def _bounded(value: Any) -> Any:
+    if isinstance(value, int) and value.bit_length() > _MOST_BITS:
+        raise _NotLiteralError
+    return value

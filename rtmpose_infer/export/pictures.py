@@ -153,18 +153,24 @@ def _pixel(point: Any) -> tuple[int, int]:
     return int(point[0]), int(point[1])
 
 
+def _numbers(x: Any, y: Any, width: Any, height: Any) -> tuple[float, float, float, float]:
+    return float(x), float(y), float(width), float(height)
+
+
 def _annotated(annotations: Path, paths: list[Path]) -> Iterator[tuple[Path, Box]]:
     try:
         data = json.loads(annotations.read_text(encoding="utf-8"))
         names = {entry["id"]: str(entry["file_name"]) for entry in data["images"]}
-        persons = [(names[a["image_id"]], a["bbox"]) for a in data["annotations"] if not a.get("iscrowd")]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{annotations} is not a COCO annotation file: {error!r}.") from error
+        persons = [(names[a["image_id"]], _numbers(*a["bbox"])) for a in data["annotations"] if not a.get("iscrowd")]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise InputError(
+            f"{annotations} is not a COCO annotation file: {error!r}. It needs 'images', and 'annotations' with a 'bbox' "
+            "of four numbers."
+        ) from error
     by_name = {path.name: path for path in paths}
     found = 0
-    for name, box in persons:
+    for name, (x, y, w, h) in persons:
         path = by_name.get(Path(name).name)
-        x, y, w, h = (float(v) for v in box)
         if path is not None and w > 1 and h > 1:
             found += 1
             yield path, (x, y, x + w, y + h)

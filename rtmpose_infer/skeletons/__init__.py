@@ -168,7 +168,7 @@ def skeleton_from_dict(data: Mapping[str, Any]) -> Skeleton:
         )
     except InputError:
         raise
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"not a skeleton: {error!r}; needed are 'name' and 'keypoints', "
             "optional are 'links' (pairs of indices), 'flip_index' and 'sigmas'."

@@ -8,10 +8,12 @@ outside, a link or an absurd size condemns the archive.
 from __future__ import annotations
 
 import logging
+import lzma
 import stat
 import zipfile
 import zlib
 from pathlib import Path, PurePosixPath
+from typing import IO
 
 from rtmpose_infer.errors import ModelError
 from rtmpose_infer.zoo.store import NETWORK
@@ -45,7 +47,7 @@ def unpack_sdk(archive: Path, folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for name, member in members.items():
                 _extract(file, member, folder / name)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
         raise ModelError(f"{archive.name} is no usable zip archive ({error}); fetch it again.") from error
 
 
@@ -94,13 +96,20 @@ def _problem(member: zipfile.ZipInfo) -> str:
 def _extract(file: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
     limit, written = _limit(target.name), 0
     with file.open(member) as source, target.open("xb") as sink:
-        while block := source.read(_BLOCK):
+        while block := _read(source):
             written += len(block)
             if written > limit:
                 raise ModelError(
                     f"{target.name} in the archive is larger than {limit} bytes; it is not safe to unpack."
                 )
             sink.write(block)
+
+
+def _read(source: IO[bytes]) -> bytes:
+    try:
+        return source.read(_BLOCK)
+    except OSError as error:  # what bz2 says of damaged data; one from the sink would mean a full disk
+        raise zipfile.BadZipFile(str(error)) from error
 
 
 def _limit(name: str) -> int:

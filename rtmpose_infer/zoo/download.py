@@ -32,6 +32,7 @@ _log = logging.getLogger("rtmpose_infer.zoo")
 
 Progress = Callable[[int, "int | None"], None]
 _BLOCK = 2**16
+_MOST_DIGITS = 18  # of a number in a header: no file is that large, and int() refuses thousands
 _WORTH_ANOTHER_TRY = frozenset({408, 416, 425, 429, 500, 502, 503, 504})
 
 
@@ -122,7 +123,12 @@ def check_address(address: str, *, follows: str = "") -> None:
     Raises:
         InputError: It is refused.
     """
-    parts = urlsplit(address)
+    try:
+        parts = urlsplit(address)
+        _ = parts.port  # read only when it is asked for
+    except ValueError:  # its text may repeat a password, as may all that stands before an @
+        shown = address.rpartition("@")[2]
+        raise InputError(f"the address {shown!r} is malformed. Expected is one like https://host/folder.") from None
     if "@" in parts.netloc:
         raise InputError(f"the address of {parts.hostname} carries a user name, which is not supported.")
     if parts.scheme == "https" and parts.hostname:
@@ -204,6 +210,8 @@ class _Transfer:
             raise _TransferError(f"no connection ({error.reason})", again=not hopeless) from error
         except (http.client.HTTPException, OSError) as error:
             raise _TransferError(f"no answer ({error or type(error).__name__})", again=True) from error
+        except ValueError as error:  # urllib's and the host name's encoder's, of where a redirect leads
+            raise _TransferError(f"not an address that can be asked ({error})", again=False) from error
 
     def _receive(self, answer: Any) -> None:
         headers: Message = answer.headers
@@ -217,8 +225,8 @@ class _Transfer:
         if answer.status != 206:
             self._restart()
         self._validator = _validator(headers)
-        length = headers.get("Content-Length", "")
-        total = self._size + int(length) if length.isdecimal() else None
+        length = _whole_number(headers.get("Content-Length", ""))
+        total = None if length is None else self._size + length
         self._check_size(total or 0)
         with self.path.open("ab") as file:
             self._copy(answer, file, total)
@@ -264,7 +272,11 @@ def _validator(headers: Message) -> str:
 def _range_start(text: str) -> int | None:
     unit, _, rest = text.partition(" ")
     start = rest.partition("-")[0]
-    return int(start) if unit == "bytes" and start.isdecimal() else None
+    return _whole_number(start) if unit == "bytes" else None
+
+
+def _whole_number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) <= _MOST_DIGITS else None
 
 
 def _seconds(text: str) -> float:
@@ -280,6 +292,15 @@ def _is_loopback(host: str) -> bool:
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows a redirect unless it leaves https, or goes from this machine's own http to another's."""
+
+    def http_error_302(self, req: Any, fp: Any, code: int, msg: str, headers: Any) -> Any:
+        try:
+            return super().http_error_302(req, fp, code, msg, headers)
+        except ValueError:  # urllib leaves the connection open where it cannot read the address
+            fp.close()
+            raise
+
+    http_error_301 = http_error_303 = http_error_307 = http_error_308 = http_error_302
 
     def redirect_request(  # urllib's signature
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Any, newurl: str

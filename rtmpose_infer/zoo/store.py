@@ -86,7 +86,7 @@ class Store:
             _log.warning("%s is not about %s; it is passed over", path, file.url)
         except FileNotFoundError:
             pass
-        except (OSError, ValueError, TypeError, AttributeError) as error:
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
             _log.warning("%s cannot be read and is passed over: %s", path, error)
         return None
 

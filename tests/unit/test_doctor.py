@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import sys
 import time
 from dataclasses import replace
+from importlib.machinery import ModuleSpec
 
 import numpy as np
 import pytest
@@ -68,9 +70,7 @@ class World:
         monkeypatch.setattr(examination, "installed_versions", lambda: self.versions)
         monkeypatch.setattr(examination, "backend_names", lambda: ("onnxruntime", "openvino", "tensorrt", "ncnn"))
         monkeypatch.setattr(examination, "canonical_name", lambda name: {"ort": "onnxruntime"}.get(name, name))
-        monkeypatch.setattr(
-            examination.importlib.util, "find_spec", lambda name: object() if name in self.runtimes else None
-        )
+        monkeypatch.setattr(examination, "is_installed", lambda name: name in self.runtimes)
         monkeypatch.setattr(examination, "cache_findings", lambda: iter(()))
         monkeypatch.setattr(examination, "model_findings", lambda: iter(()))
 
@@ -417,10 +417,19 @@ class TestTinyModel:
         assert ModelSpec.from_json(model.data.with_suffix(".json").read_text()) == model.spec
 
 
+def test_a_folder_that_bears_a_runtimes_name_is_no_runtime(world, monkeypatch):
+    monkeypatch.setattr(examination, "is_installed", backends.is_installed)
+    monkeypatch.setattr(examination, "backend_names", lambda: ("tensorrt",))
+    monkeypatch.delitem(sys.modules, "tensorrt", raising=False)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: ModuleSpec(name, None, is_package=True))
+    world.runtimes["tensorrt"] = Answer(failure="module 'tensorrt' has no attribute 'Logger'", kind="raised")
+    assert world.examine()["tensorrt"].message == "tensorrt is not installed"
+
+
 class TestProbes:
     def test_auto_is_asked_for_what_the_one_runtime_that_is_here_reads(self, monkeypatch):
         pytest.importorskip("ncnn", reason="the ncnn extra is not installed")
-        monkeypatch.setattr(backends, "_is_installed", lambda name: name == "ncnn")
+        monkeypatch.setattr(backends, "is_installed", lambda name: name == "ncnn")
         assert answer({"ask": "device", "backend": "auto", "device": "auto"})["backend"] == "ncnn"
 
     def test_a_device_is_proved_by_a_right_answer(self):

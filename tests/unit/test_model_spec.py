@@ -136,6 +136,7 @@ def pose_json(**changes: Any) -> str:
         pose_json(head="heatmap"),
         pose_json(input_size_wh=[0, 64]),
         pose_json(input_size_wh=[48, 10**9]),
+        pose_json(input_size_wh=[48, 10**400]),
         pose_json(input_size_wh=[48]),
         pose_json(input_size_wh=48),
         pose_json(input_size_wh=["48", "64"]),
@@ -144,6 +145,7 @@ def pose_json(**changes: Any) -> str:
         pose_json(colour="cmyk"),
         pose_json(mean=[1, 2]),
         pose_json(mean=["1", "2", "3"]),
+        pose_json(mean=[10**400, 0, 0]),
         pose_json(mean=[float("nan")] * 3),
         pose_json(std=[1, 1, 0]),
         pose_json(std=[1, 1, float("inf")]),
@@ -151,11 +153,13 @@ def pose_json(**changes: Any) -> str:
         pose_json(padding=0),
         pose_json(padding=float("nan")),
         pose_json(padding="1.25"),
+        pose_json(padding=10**400),
         pose_json(split_ratio=-2),
         pose_json(split_ratio=[2]),
         pose_json(pad_value=256),
         pose_json(suppression_iou=1.5),
         pose_json(suppression_iou="much"),
+        pose_json(suppression_iou=10**400),
         pose_json(pad_value=float("nan")),
         pose_json(pad_value="grey"),
         pose_json(class_names=[1, 2]),
@@ -165,6 +169,7 @@ def pose_json(**changes: Any) -> str:
         pose_json(skeleton=[]),
         pose_json(skeleton={"name": "x"}),
         pose_json(skeleton={"name": "x", "keypoints": ["a"], "links": [[0, 9]]}),
+        pose_json(skeleton={"name": "x", "keypoints": ["a"], "sigmas": [10**400]}),
         pose_json(precision=8),
         pose_json(calibration="yes"),
     ],
@@ -280,6 +285,11 @@ def test_the_number_of_keypoints_tells_the_usual_skeleton(tmp_path, name):
 def test_an_unusual_number_of_keypoints_gets_numbered_ones(tmp_path):
     skeleton = load(tmp_path, simcc_onnx(k=5), "pose").skeleton
     assert skeleton == unnamed_skeleton(5)
+
+
+def test_a_number_of_keypoints_that_no_network_has_is_refused(tmp_path):
+    with pytest.raises(ModelError, match="declares 5000000 keypoints"):
+        load(tmp_path, simcc_onnx(k=5_000_000), "pose")
 
 
 def test_a_dynamic_number_of_keypoints_asks_for_the_skeleton(tmp_path):
@@ -518,6 +528,7 @@ def test_a_pipeline_of_another_form_is_a_model_error(tmp_path, damage):
         ("Normalize", {"std": ["a", "b", "c"]}),
         ("Normalize", {"std": [0, 0, 0]}),
         ("Normalize", {"mean": [float("nan")] * 3}),
+        ("Normalize", {"mean": [10**400, 0, 0]}),
         ("TopDownAffine", {"image_size": [48]}),
         ("TopDownAffine", {"image_size": [-48, 64]}),
         ("TopDownAffine", {"image_size": ["a", "b"]}),

@@ -102,6 +102,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.getaddrinfo
 
     def only_here(host: str, *args: object, **kwargs: object) -> object:
+        host.encode("idna")  # the real one begins with it, and so do its errors
         if host not in {"127.0.0.1", "localhost"}:
             raise socket.gaierror(f"{host} is not looked up in tests")
         return real(host, *args, **kwargs)
@@ -337,6 +338,18 @@ class TestDownload:
         with pytest.raises(ModelError, match="no answer"):
             download_file([server.put("/a", nonsense)], tmp_path / "f", accept=anything, policy=QUICK)
 
+    @pytest.mark.parametrize(
+        ("status", "header", "value"),
+        [(200, "Content_Length", "9" * 5000), (206, "Content_Range", f"bytes {'9' * 5000}-/1")],
+        ids=["length", "range"],
+    )
+    def test_numbers_of_absurd_length_lead_to_the_next_address(
+        self, server: Server, tmp_path: Path, status: int, header: str, value: str
+    ) -> None:
+        absurd = server.put("/a", lambda handler: handler.begin(status, **{header: value}))
+        good = server.put("/b", whole(CHECKPOINT))
+        assert download_file([absurd, good], tmp_path / "f", accept=only(CHECKPOINT), policy=QUICK) == good
+
     def test_a_closed_port_is_a_failure(self, tmp_path: Path) -> None:
         with socket.socket() as unused:
             unused.bind(("127.0.0.1", 0))
@@ -366,6 +379,18 @@ class TestAddresses:
             download_file([address], tmp_path / "f", accept=anything, policy=QUICK)
         assert (tmp_path / "f").read_bytes() == b""
 
+    @pytest.mark.parametrize(
+        "target",
+        ["http://[::1", f"https://{'a' * 70}.com/x", "https://a.example:99999999/x", "http://127.0.0.1:99999/"],
+    )
+    def test_a_redirect_to_no_address_at_all_leads_to_the_next_one(
+        self, server: Server, tmp_path: Path, target: str
+    ) -> None:
+        good = server.put("/b", whole(CHECKPOINT))
+        addresses = [server.put("/a", redirected(target)), good]
+        assert download_file(addresses, tmp_path / "f", accept=only(CHECKPOINT), policy=QUICK) == good
+        assert len(server.requests["/a"]) == 1
+
     def test_https_is_never_redirected_to_http_even_on_this_machine(self) -> None:
         request = urllib.request.Request("https://models.invalid/a")
         with pytest.raises(urllib.error.URLError, match="not https"):
@@ -394,6 +419,10 @@ class TestAddresses:
             "x",
             "",
             "https://user:secret@a.example/x",
+            "https://user:secret@[a.example/x",
+            "https://user:secret@a.example:99999999/x",
+            "https://user:secret@a.example\u2100/x",
+            "https://[bad/",
         ],
     )
     def test_refuses_without_repeating_a_password(self, address: str) -> None:
@@ -502,6 +531,18 @@ class TestArchive:
         data = bytearray(zipped({"end2end.onnx": NETWORK}, compression=zipfile.ZIP_STORED))
         data[5000] ^= 1
         self.refuse(tmp_path, bytes(data), "no usable zip")
+
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2, zipfile.ZIP_DEFLATED])
+    def test_refuses_damage_whatever_it_is_packed_with(self, tmp_path: Path, compression: int) -> None:
+        self.refuse(tmp_path, damaged(compression), "no usable zip")
+
+
+def damaged(compression: int) -> bytes:
+    data = bytearray(zipped({"end2end.onnx": NETWORK}, compression=compression))
+    start = data.index(b"end2end.onnx") + len("end2end.onnx") + 12
+    for at in range(start, start + 60):
+        data[at] ^= 0x5A
+    return bytes(data)
 
 
 def digest(data: bytes) -> str:
@@ -747,7 +788,8 @@ class TestFetch:
 
     @pytest.mark.parametrize(
         "text",
-        ["", "{", "[]", '{"url": 1}', "\udcff", json.dumps({"a": 1})],
+        ["", "{", "[]", '{"url": 1}', "\udcff", json.dumps({"a": 1}), "[" * 100_000],
+        ids=["empty", "cut", "list", "number", "not text", "another form", "nested"],
     )
     def test_a_record_that_cannot_be_read_is_passed_over(self, mirror: Server, cache: Path, text: str) -> None:
         zoo.fetch("first")
@@ -849,6 +891,11 @@ class TestMirrors:
         with pytest.raises(InputError, match="RTMPOSE_INFER_MIRRORS"):
             zoo.fetch("plain")
 
+    def test_must_be_addresses(self, mirror: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("RTMPOSE_INFER_MIRRORS", "https://[bad/")
+        with pytest.raises(InputError, match=r"RTMPOSE_INFER_MIRRORS: .*bad.* is malformed"):
+            zoo.fetch("plain")
+
 
 class TestOffline:
     @pytest.fixture(autouse=True)
@@ -890,6 +937,16 @@ class TestOffline:
         (place / file).write_bytes(sdk(b"something else"))
         with pytest.raises(ChecksumError, match=digest(NETWORK)):
             zoo.resolve(name)
+
+    @pytest.mark.parametrize("compression", [zipfile.ZIP_LZMA, zipfile.ZIP_BZIP2])
+    def test_a_damaged_archive_that_was_put_there_is_not_called_a_full_disk(
+        self, mirror: Server, cache: Path, compression: int
+    ) -> None:
+        place = cache / "models" / "by-hand"
+        place.mkdir(parents=True)
+        (place / "first.zip").write_bytes(damaged(compression))
+        with pytest.raises(ModelError, match="no usable zip archive"):
+            zoo.fetch("first")
 
     def test_uses_what_is_here(self, mirror: Server, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv("RTMPOSE_INFER_OFFLINE")

@@ -35,7 +35,7 @@ class Landscape:
         self.options: dict[str, object] = {}
         monkeypatch.setattr(backends, "_load", self._load)
         monkeypatch.setattr(backends, "_suits_openvino", lambda: self.suits_openvino)
-        monkeypatch.setattr(backends, "_is_installed", lambda name: name in self.installed)
+        monkeypatch.setattr(backends, "is_installed", lambda name: name in self.installed)
         self.suits_openvino = False
 
     def _load(self, name: str, model: ModelFile, config: BackendConfig) -> CallableBackend:

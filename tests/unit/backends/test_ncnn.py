@@ -124,6 +124,31 @@ def test_a_sound_graph_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
+    "layer",
+    ["BinaryOp b 1 1 in0 a 0=0 1=1 2=2.0", "Concat b 1 1 in0 a 0=0", "MemoryData b 0 1 a 0=1", "Scale b 1 1 in0 a 0=3"],
+)
+def test_layers_with_as_many_inputs_as_they_need_are_accepted(layer: str) -> None:
+    types = adapter.check_param(GOOD.replace("ReLU r 1 1 in0 a", layer), "good.param")
+    assert types == ["Input", layer.partition(" ")[0], "ReLU"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "complaint"),
+    [
+        ("BinaryOp b 1 1 in0 a 0=0", "a BinaryOp of 1 inputs; expected at least 2"),
+        ("BinaryOp b 1 1 in0 a 0=0 1=1 1=0", "at least 2"),
+        ("Eltwise b 1 1 in0 a 0=1", "at least 2"),
+        ("Scale b 1 1 in0 a 0=-233", "at least 2"),
+        ("SDPA b 1 1 in0 a", "at least 3"),
+        ("Concat b 0 1 a 0=0", "a Concat of 0 inputs; expected at least 1"),
+    ],
+)
+def test_a_layer_that_would_read_inputs_it_has_not_is_refused(layer: str, complaint: str) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        adapter.check_param(GOOD.replace("ReLU r 1 1 in0 a", layer), "bad.param")
+
+
+@pytest.mark.parametrize(
     ("text", "complaint"),
     [
         ("", "does not begin with 7767517"),

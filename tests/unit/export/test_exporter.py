@@ -19,8 +19,12 @@ from rtmpose_infer import PersonDetector, PoseEstimator  # noqa: E402
 from rtmpose_infer.errors import CheckpointError, InputError, ParityError  # noqa: E402
 from rtmpose_infer.export import ExportOptions, export  # noqa: E402
 from rtmpose_infer.export import exporter as exporter_module  # noqa: E402
+from rtmpose_infer.export.architecture import read_architecture  # noqa: E402
+from rtmpose_infer.export.checkpoint import load_checkpoint  # noqa: E402
+from rtmpose_infer.export.mm_config import find_steps, parse_config  # noqa: E402
 from rtmpose_infer.export.networks.rtmdet import RTMDet  # noqa: E402
 from rtmpose_infer.export.networks.rtmpose import RTMPose  # noqa: E402
+from rtmpose_infer.export.pictures import pictures_from_folder  # noqa: E402
 from rtmpose_infer.geometry import xyxy_from_xywh  # noqa: E402
 from rtmpose_infer.model_spec import load_model_file  # noqa: E402
 from tests.sdk_samples import IMAGE_SIZE, pose_pipeline, sdk_archive, write_sdk_folder  # noqa: E402
@@ -261,6 +265,123 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
     torch.save({"state_dict": {"fc.weight": torch.zeros(3, 3)}}, path)
     with pytest.raises(CheckpointError):
         export(path, tmp_path / "out.onnx")
+
+
+STEM = {"backbone.stem.0.conv.weight": torch.zeros(4, 3, 3, 3)}
+
+
+def shared_lists() -> list[object]:
+    found: list[object] = ["x"]
+    for _ in range(7):
+        found = [found] * 10
+    return found
+
+
+def list_that_holds_itself() -> list[object]:
+    found: list[object] = []
+    found += [found, found]
+    return found
+
+
+@pytest.mark.parametrize(
+    "value",
+    [shared_lists(), list_that_holds_itself(), [torch.zeros(1000)] * 1001],
+    ids=["shared lists", "a list that holds itself", "a shared tensor"],
+)
+def test_a_small_checkpoint_that_would_unfold_to_very_much_is_refused(tmp_path: Path, value: object) -> None:
+    path = tmp_path / "folded.pth"
+    torch.save({"meta": {"a": value}, "state_dict": STEM}, path)
+    with pytest.raises(CheckpointError, match="meta holds more than 1000000 values"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [torch.zeros(3, device="meta"), torch.zeros(3, 3).to_sparse(), torch.zeros(3, dtype=torch.complex64)],
+    ids=["without values", "sparse", "complex"],
+)
+def test_odd_tensors_in_the_meta_are_left_out(tmp_path: Path, value: torch.Tensor) -> None:
+    path = tmp_path / "odd.pth"
+    torch.save({"meta": {"a": value, "epoch": torch.tensor(3), ("a", "b"): 1}, "state_dict": STEM}, path)
+    meta = load_checkpoint(path).meta
+    assert meta["epoch"] == 3
+    assert meta.keys() == {"a", "epoch"}
+    assert meta["a"] in (None, [None] * 3)
+
+
+@pytest.mark.parametrize(
+    ("weight", "words"),
+    [
+        (torch.zeros(4, 3, 3, 3, device="meta"), "not an ordinary dense tensor"),
+        (torch.zeros(4, 3).to_sparse(), "not an ordinary dense tensor"),
+        (torch.zeros(2**40, 0, 3, 3), "no values"),
+    ],
+    ids=["without values", "sparse", "empty"],
+)
+def test_a_weight_whose_values_are_not_in_the_file_is_refused(tmp_path: Path, weight: torch.Tensor, words: str) -> None:
+    path = tmp_path / "hollow.pth"
+    torch.save({"state_dict": {"backbone.stem.0.conv.weight": weight}}, path)
+    with pytest.raises(CheckpointError, match=words):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("line", ["a = {[1]: 2}", f"a = 1{'0' * 400} * 1.0", "a = 0xff" + "f" * 400, "a = {(1,): 2}"])
+def test_a_line_of_a_config_that_makes_no_sense_is_left_out(line: str) -> None:
+    assert parse_config(f"{line}\nb = 3") == {"b": 3}
+
+
+def test_the_numbers_of_a_config_stay_small() -> None:
+    assert parse_config("a = 10\n" + "a = a * a\n" * 16)["a"].bit_length() <= 64
+
+
+def test_a_step_that_a_config_names_many_times_is_found_once() -> None:
+    config = parse_config("a = dict(type='Pad', size=2)\n" + "a = [a, a, a, a]\n" * 5)
+    assert list(find_steps(config, "Pad")) == [{"type": "Pad", "size": 2}]
+
+
+@pytest.mark.parametrize(
+    ("key", "weight"),
+    [
+        ("backbone.stage4.2.final_conv.conv.weight", torch.tensor(1.0)),
+        ("head.mlp.1.weight", torch.zeros(1, 0)),
+        ("head.gau.o.weight", torch.zeros(0, 512)),
+        ("backbone.stage4.2.final_conv.conv.weight", torch.zeros(1, 1, 1, 1)),
+    ],
+    ids=["no axes", "no cells", "no dimensions", "one channel"],
+)
+@pytest.mark.filterwarnings("ignore:Initializing zero-element tensors")
+def test_weights_of_impossible_shapes_are_refused(pose_state, key: str, weight: torch.Tensor) -> None:
+    assert key in pose_state
+    with pytest.raises(CheckpointError, match=r"looks like rtmpose.*fit no such network"):
+        read_architecture({**pose_state, key: weight}, {}).build()
+
+
+BOX = {"image_id": 1, "bbox": [1, 2, 30, 30]}
+
+
+@pytest.mark.parametrize(
+    "annotations",
+    [
+        ["x"],
+        [{"image_id": 1}],
+        [{"image_id": 2, "bbox": [1, 2, 30, 30]}],
+        [{"image_id": 1, "bbox": []}],
+        [{"image_id": 1, "bbox": None}],
+        [{"image_id": 1, "bbox": ["a"] * 4}],
+        [{"image_id": 1, "bbox": [10**400, 2, 30, 30]}],
+        None,
+    ],
+    ids=["text", "no box", "no image", "empty", "null", "words", "huge", "nested"],
+)
+def test_an_annotation_file_that_is_none_is_refused(pose_models, tmp_path: Path, annotations: object) -> None:
+    spec, path = load_model_file(pose_models["raw"], task="pose").spec, tmp_path / "boxes.json"
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((40, 40, 3), np.uint8))
+    content = {"images": [{"id": 1, "file_name": "a.png"}], "annotations": [BOX]}
+    path.write_text(json.dumps(content))
+    assert pictures_from_folder(tmp_path, spec, boxes=path).shape == (1, 128, 96, 3)
+    path.write_text("[" * 100_000 if annotations is None else json.dumps(content | {"annotations": annotations}))
+    with pytest.raises(InputError, match="is not a COCO annotation file"):
+        pictures_from_folder(tmp_path, spec, boxes=path)
 
 
 def test_a_missing_tensor_is_named(pose_state, tmp_path: Path) -> None:
