@@ -81,30 +81,30 @@ class Company(Generic[Work, Answer]):
                         self._invite()  # there may be another lane
             if call.answered:
                 return call.result()
-            batch, others = self._gathered(call)
-        except BaseException:  # this thread was interrupted, and nobody waits for its answer
-            with self._lock:
-                if call in self._waiting:
-                    self._waiting.remove(call)
-                if call.leads:
-                    self._gathering = None
-                    self._under_way -= 1
-                self._invite()
-            raise
-        try:
+            others = self._gather(call)
             begun = time.perf_counter()
-            self._answer_all(batch, others)
-        finally:
-            with self._lock:
-                self._under_way -= 1
-                self._expected = len(batch) + len(self._waiting)
-                self._patience_s = _PATIENCE * (time.perf_counter() - begun)
-                # Of an interrupted batch the others go on, with one of their own threads.
-                self._waiting[:0] = [other for other in batch if not other.answered and other is not call]
-                self._invite()
-            for other in batch[1:]:
-                other.wake.set()
+            self._answer_all([call, *call.company], others)
+        finally:  # an interrupt may come anywhere, and nobody else may wait for ever because of it
+            self._leave(call, time.perf_counter() - begun)
         return call.result()
+
+    def _leave(self, call: _Call[Work, Answer], seconds: float) -> None:
+        """Let others go on when a call's thread does."""
+        with self._lock:
+            if call.leads:
+                if self._gathering is call:
+                    self._gathering = None
+                self._under_way -= 1
+                self._expected = 1 + len(call.company) + len(self._waiting)
+                self._patience_s = _PATIENCE * seconds
+                # Of an interrupted batch the others go on, with one of their own threads.
+                self._waiting[:0] = [other for other in call.company if not other.answered]
+                self._invite()
+            elif call in self._waiting:
+                self._waiting.remove(call)
+                self._invite()
+        for other in call.company:
+            other.wake.set()
 
     def _lead(self, call: _Call[Work, Answer]) -> bool:
         """Let a call be answered by its own thread if a lane is free; return whether it is."""
@@ -117,12 +117,12 @@ class Company(Generic[Work, Answer]):
         if self._waiting:
             self._waiting[0].wake.set()
 
-    def _gathered(self, call: _Call[Work, Answer]) -> tuple[list[_Call[Work, Answer]], int]:
-        """Return a call with its company, taken out of the queue, and how many other batches are under way."""
+    def _gather(self, call: _Call[Work, Answer]) -> int:
+        """Give a call its company, taken out of the queue, and return how many other batches are under way."""
         with self._lock:
             others = self._under_way - 1
             if self._expected == 1 and not self._waiting:
-                return [call], others
+                return others
             most = self._limits().batch - 1
             wanted = min(self._expected - 1, most)
             if most:
@@ -133,9 +133,9 @@ class Company(Generic[Work, Answer]):
             call.wake.clear()
         with self._lock:
             self._gathering = None
-            batch, self._waiting = [call, *self._waiting[:most]], self._waiting[most:]
+            call.company, self._waiting = self._waiting[:most], self._waiting[most:]
             self._invite()
-            return batch, others
+            return others
 
     def _answer_all(self, batch: Sequence[_Call[Work, Answer]], others: int) -> None:
         try:
@@ -159,6 +159,7 @@ class _Call(Generic[Work, Answer]):
         self.wake = threading.Event()
         self.leads = False
         self.answered = False
+        self.company: list[_Call[Work, Answer]] = []  # those who are answered together with it, where it leads
         self._answers: list[Answer] = []
         self._error: Exception | None = None
 

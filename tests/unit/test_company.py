@@ -143,6 +143,26 @@ def test_when_the_thread_that_answers_is_interrupted_the_others_go_on(pool) -> N
     ]
 
 
+def test_when_the_thread_that_answers_is_interrupted_before_it_does_the_others_go_on(
+    pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gather, interrupts = Company._gather, iter([KeyboardInterrupt])
+
+    def interrupted(self, call) -> int:
+        others = gather(self, call)
+        if call.company:
+            for error in interrupts:
+                raise error
+        return others
+
+    monkeypatch.setattr(Company, "_gather", interrupted)
+    squares = Squares()
+    answers = gathered(pool, company(squares), squares, 1, 2, 3)
+    outcomes = [answer.exception(PATIENCE_S) for answer in answers]
+    assert [type(error) for error in outcomes].count(KeyboardInterrupt) == 1
+    assert sum(error is None for error in outcomes) == 3
+
+
 @pytest.mark.parametrize(("lanes", "batch"), [(1, 1), (1, 2), (2, 1), (2, 16)])
 def test_nobody_is_left_waiting(lanes: int, batch: int, pool) -> None:
     squares = Squares()
