@@ -235,7 +235,12 @@ def _logistic(scores: Floats, correct: Bools, *, towards: Floats, weight: float)
         curve = curve - length * step
         if np.abs(step).max() < 1e-8:
             break
-    return np.array([max(curve[0], 0.0), curve[1]])
+    if curve[0] >= 0:
+        return curve
+    # Of joints that are wrong the more often the higher they score, the score says nothing: only how often they are right.
+    return np.array(
+        [0.0, _logistic(np.zeros_like(scores), correct, towards=np.array([0.0, towards[1]]), weight=weight)[1]]
+    )
 
 
 def _calibration_error(chances: Floats, truth: Floats) -> float:

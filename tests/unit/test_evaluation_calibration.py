@@ -70,6 +70,16 @@ def test_scores_that_say_nothing_give_the_mean_and_never_a_falling_curve() -> No
     assert ((chances > 0.3) & (chances < 0.95)).all()
 
 
+def test_a_joint_that_is_wrong_the_more_often_the_higher_it_scores_gets_its_mean() -> None:
+    rng = np.random.default_rng(0)
+    scores = rng.uniform(0.2, 0.9, (400, 3))
+    correct = rng.random((400, 3)) < scores
+    correct[:, 2] = rng.random(400) < 1 - scores[:, 2]
+    fitted = fit_calibration(CalibrationSamples(scores, correct, np.ones((400, 3), bool), np.arange(400)))
+    assert fitted.slopes[2] == 0
+    assert fitted.probabilities(scores)[:, 2].mean() == pytest.approx(correct[:, 2].mean(), abs=0.03)
+
+
 @pytest.mark.parametrize("right", [True, False])
 def test_too_little_is_refused(right: bool) -> None:
     scores = np.random.default_rng(0).uniform(0, 1, (100, 3))
