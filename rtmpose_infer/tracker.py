@@ -55,6 +55,7 @@ Integers = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
 
 _NOMINAL_STEP_S = 1 / 30
+_STEPS = 5  # between frames that tell a stream's rate
 _VELOCITY_MEMORY_S = 0.4
 _COASTING_S = 0.7  # time constant with which the speed of a person out of sight fades
 # What is expected of a person: standard deviations when just seen, and their growth with the root of the seconds unseen.
@@ -256,7 +257,7 @@ class _Tracks:
 class _State:
     tracks: _Tracks
     timestamp_s: float | None = None
-    step_s: float = _NOMINAL_STEP_S
+    steps_s: tuple[float, ...] = ()  # the last few between two frames, the newest last
     frame_size_wh: tuple[int, int] | None = None
     since_detection: int | None = None  # frames, None before the first detection
     lost_since_detection: bool = False
@@ -265,6 +266,11 @@ class _State:
     newcomers_per_s: float = 0.0
     camera_velocity: tuple[float, float] = (0.0, 0.0)  # pixels per second, of the whole picture
     stats: TrackerStats = TrackerStats()
+
+    @property
+    def step_s(self) -> float:
+        """Usual seconds between two frames: a median, so neither a pause nor a burst counts."""
+        return sorted(self.steps_s)[(len(self.steps_s) - 1) // 2] if self.steps_s else _NOMINAL_STEP_S
 
 
 # A state, what was asked of it, and the answer: see ``Tracker._expected``.
@@ -382,6 +388,19 @@ class Tracker:
         Raises:
             InputError: The time is not a finite number, or the size not positive.
         """
+        return self._proposed(
+            detections, timestamp_s, frame_size_wh, interpolated=interpolated, most=self.config.max_people
+        )
+
+    def _proposed(
+        self,
+        detections: Detections | None,
+        timestamp_s: float,
+        frame_size_wh: tuple[int, int],
+        *,
+        interpolated: Bools | None,
+        most: int | None,
+    ) -> Proposals:
         _check_frame(timestamp_s, frame_size_wh)
         tracks, _ = self._expected(timestamp_s, frame_size_wh)
         detections = Detections.empty() if detections is None else detections
@@ -418,7 +437,7 @@ class Tracker:
         detected = np.concatenate([supported[live], np.ones(len(found), bool), np.zeros(len(probed), bool)])
         boxes = clip_boxes(boxes, frame_size_wh)
         kept = ((boxes[:, 2:] - boxes[:, :2]) > 1).all(axis=1)
-        kept &= np.cumsum(kept) <= (self.config.max_people or len(known) + len(found))
+        kept &= np.cumsum(kept) <= (most or len(known) + len(found))
         return Proposals(
             bboxes=boxes[kept].astype(np.float32),
             bbox_scores=box_scores[kept].astype(np.float32),
@@ -441,8 +460,9 @@ class Tracker:
             InputError: The time is not a finite number, or the size not positive.
         """
         people = Detections(poses.bboxes, poses.bbox_scores, np.zeros(len(poses), np.int64))
-        wanted = self.propose(people, timestamp_s=timestamp_s, frame_size_wh=frame_size_wh)
-        same = (people.bboxes[:, None] == wanted.bboxes[None, wanted.detected]).all(axis=2).any(axis=1)
+        wanted = self._proposed(people, timestamp_s, frame_size_wh, interpolated=None, most=None)
+        boxes = wanted.bboxes[wanted.detected][: self.config.max_people]  # of tracked people first
+        same = (people.bboxes[:, None] == boxes[None]).all(axis=2).any(axis=1)
         poses = poses[same]
         proposals = Proposals(
             bboxes=poses.bboxes,
@@ -466,7 +486,8 @@ class Tracker:
         Args:
             proposals: What ``propose`` returned for this frame.
             poses: One pose for each proposal, in that order.
-            timestamp_s: Time of the frame in seconds; a time that does not advance counts as one usual step.
+            timestamp_s: Time of the frame in seconds; a time that does not advance counts as one usual step, one that
+                hardly does as a quarter of it.
             detected: Whether the detector ran on this frame.
             clock: Is lapped after ``track`` (who is who) and after ``smooth``; what follows is left to the caller.
 
@@ -526,7 +547,7 @@ class Tracker:
         self._state = _State(
             tracks=shown_tracks.joined(lost),
             timestamp_s=timestamp_s,
-            step_s=step if _usual(step, state) else state.step_s,
+            steps_s=state.steps_s if state.timestamp_s is None else (*state.steps_s, step)[-_STEPS:],
             frame_size_wh=frame_size,
             since_detection=0 if detected else None if state.since_detection is None else state.since_detection + 1,
             lost_since_detection=newly_lost or (state.lost_since_detection and not detected),
@@ -553,13 +574,14 @@ class Tracker:
         asked = (timestamp_s, frame_size_wh)
         if self._foreseen is not None and self._foreseen[0] is state and self._foreseen[1] == asked:
             return self._foreseen[2]
-        step = state.step_s
+        usual = step = state.step_s
         if timestamp_s is not None and state.timestamp_s is not None and timestamp_s > state.timestamp_s:
-            step = timestamp_s - state.timestamp_s
+            # Two frames that a network hands over at all but the same time were not taken at the same time.
+            step = max(timestamp_s - state.timestamp_s, usual / 4)
         tracks = state.tracks
         if frame_size_wh is not None and state.frame_size_wh is not None and frame_size_wh != state.frame_size_wh:
             tracks = _rescaled(tracks, state.frame_size_wh, frame_size_wh)
-        if step > max(self.config.track_lost_s, 5 * state.step_s):
+        if step > max(self.config.track_lost_s, 5 * usual):
             tracks = tracks[np.zeros(len(tracks), bool)]
         if len(tracks):
             tracks = _moved(tracks, step, state.camera_velocity)
@@ -876,11 +898,6 @@ def _all_but_gone(tracks: _Tracks, lost: _Tracks) -> bool:
     before = np.count_nonzero(tracks.visible & tracks.confirmed)
     vanished = np.count_nonzero(lost.missed == 1)
     return bool(before >= 2 and vanished >= 0.8 * before)
-
-
-def _usual(step: float, state: _State) -> bool:
-    """Return whether a step tells the stream's frame rate, and is neither the first nor a pause."""
-    return state.timestamp_s is not None and step < 5 * state.step_s
 
 
 def _twice(places: Floats) -> Floats:

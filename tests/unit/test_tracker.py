@@ -397,6 +397,28 @@ def test_times_that_stand_still_run_backwards_or_are_coarse_do_no_harm(step_s: f
     np.testing.assert_allclose(results[-1].keypoints[0], standing(229).keypoints, atol=3)
 
 
+@pytest.mark.parametrize("step_s", [0.001, 1 / 30, 0.2, 4.0])
+def test_a_stream_of_any_rate_keeps_its_people_from_frame_to_frame(step_s: float) -> None:
+    stage = Stage(TrackerConfig(det_interval=1, track_lost_s=0.1, smoothing=None))
+    shown = [stage.show([standing(100)], step_s=step_s).track_ids.tolist() for _ in range(8)]
+    assert shown[2:] == [shown[-1]] * 6
+
+
+def test_a_burst_of_frames_does_not_change_what_a_usual_step_is() -> None:
+    stage = Stage(TrackerConfig(det_interval=1, track_lost_s=0.02, smoothing=None))
+    steps = [1 / 30] * 6 + [0.001] + [1 / 30] * 6
+    assert {tuple(stage.show([standing(100)], step_s=step).track_ids.tolist()) for step in steps} == {(1,)}
+
+
+@pytest.mark.parametrize("gap_s", [1e-2, 1e-3, 1e-5, 1e-7])
+def test_two_frames_at_all_but_the_same_time_do_no_harm(gap_s: float) -> None:
+    rng = np.random.default_rng(0)
+    stage = Stage()
+    for i in range(24):
+        moved = standing(100 + 2 * i + rng.integers(-2, 3))
+        assert stage.show([moved], step_s=gap_s if i == 10 else 1 / 30).track_ids.tolist() == [1]
+
+
 def test_after_a_long_pause_nobody_is_assumed_to_be_the_one_who_stood_there() -> None:
     stage = Stage()
     stage.play(lambda _: [standing(200)], 20)
@@ -469,6 +491,23 @@ def test_raw_keypoints_stay_beside_the_smoothed_ones_and_unseen_joints_stay_unse
         smoothed.append(np.delete(result.keypoints[0], 5, axis=0))
         raw.append(np.delete(result.keypoints_raw[0], 5, axis=0))
     assert np.diff(smoothed, 2, axis=0).std() < 0.4 * np.diff(raw, 2, axis=0).std()
+
+
+def test_of_poses_that_come_at_once_those_who_are_there_fill_max_people() -> None:
+    tracker = Tracker(SKELETON, TrackerConfig(max_people=2, smoothing=None))
+    flickering, steady = [standing(100), standing(500)], standing(900)
+    shown = []
+    for i in range(10):
+        people = [flickering[i % 2], steady]
+        boxes = np.array([p.bbox for p in people], np.float32)
+        found = poses_in(boxes, np.full(2, 0.9, np.float32), people, frame_size_wh=FRAME_WH)
+        proposals, poses = tracker.take(found, timestamp_s=i / 30, frame_size_wh=FRAME_WH)
+        shown.append(tracker.update(proposals, poses, timestamp_s=i / 30, detected=True))
+    assert all(len(poses) == 2 for poses in shown)
+    three = [*flickering, steady]
+    boxes = np.array([p.bbox for p in three], np.float32)
+    found = poses_in(boxes, np.full(3, 0.9, np.float32), three, frame_size_wh=FRAME_WH)
+    assert len(tracker.take(found, timestamp_s=1, frame_size_wh=FRAME_WH)[1]) == 2
 
 
 def test_at_most_max_people_are_posed_and_those_in_view_come_first() -> None:
