@@ -1,8 +1,9 @@
 """Skeletons drawn over a frame: anti-aliased, with a dark rim so that they read on snow and on asphalt.
 
 Everything scales with the person: limbs, rims, joints and labels of someone far away are thin, those of someone near
-are bold, and fingers stay thinner than the arm they hang on. Joints below the score threshold, or without
-coordinates, are not drawn and neither are their limbs. Nearer (larger) people are drawn over farther ones.
+are bold (how bold at most grows with frames beyond 1080p), and fingers stay thinner than the arm they hang on. Joints
+below the score threshold, or without coordinates, are not drawn and neither are their limbs. Nearer (larger) people are
+drawn over farther ones.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ _ID_COLOURS: tuple[Colour, ...] = (
 )
 _RIGHT_SHADE = 0.68
 _FONT = cv2.FONT_HERSHEY_DUPLEX
+_FULL_HD_AREA = 1920 * 1080
 
 
 def draw_poses(
@@ -101,6 +103,7 @@ def draw_poses(
         # A joint a whole frame outside is junk, and its coordinates may not fit OpenCV's integers.
         inside = ((points > reach[0]) & (points < reach[1])).all(axis=2)
         shown = inside & (poses.keypoint_scores >= score_threshold)
+    growth = max(1.0, math.sqrt(height * width / _FULL_HD_AREA))
     points = np.where(shown[:, :, None], points, np.float32(0))
     labels = []
     boxes = np.clip(poses.bboxes, 0, (width, height, width, height)).tolist()  # NaN stays NaN
@@ -110,16 +113,16 @@ def draw_poses(
         id_colour = _ID_COLOURS[((row + 1 if track_id is None else track_id) - 1) % len(_ID_COLOURS)]
         seen, size = points[row][shown[row]], sizes[row]
         if show_boxes:
-            _draw_box(canvas, poses.bboxes[row], id_colour, size)
+            _draw_box(canvas, poses.bboxes[row], id_colour, size=size, growth=growth)
         if len(seen) == 0:
             continue
         palette = _SIDE_COLOURS if colour_by == "side" else _shades(id_colour)
-        _draw_person(canvas, points[row], shown[row], poses.skeleton, palette=palette, size=size)
+        _draw_person(canvas, points[row], shown[row], poses.skeleton, palette=palette, size=size, growth=growth)
         if show_ids and track_id is not None:
             labels.append((str(track_id), seen, poses.bboxes[row], id_colour, size))
     # On top of everyone, or a neighbour's limbs would hide them.
     for text, seen, bbox, id_colour, size in labels:
-        _draw_label(canvas, text, seen, bbox, colour=id_colour, size=size)
+        _draw_label(canvas, text, seen, bbox, colour=id_colour, size=size, growth=growth)
     return canvas
 
 
@@ -181,8 +184,9 @@ def _draw_person(
     *,
     palette: dict[str, Colour],
     size: float,
+    growth: float,
 ) -> None:
-    bold = min(max(size / 75, 1.0), 14.0)
+    bold = min(max(size / 75, 1.0), 14.0 * growth)
     fixed = np.rint(points * _ONE).astype(np.int64).tolist()
     is_shown = shown.tolist()
     radii = [0.0] * len(fixed)
@@ -222,15 +226,17 @@ def _mixed(colour: Colour, other: Colour, share: float) -> Colour:
     return blue, green, red
 
 
-def _draw_box(canvas: npt.NDArray[np.uint8], bbox: npt.NDArray[np.float32], colour: Colour, size: float) -> None:
+def _draw_box(
+    canvas: npt.NDArray[np.uint8], bbox: npt.NDArray[np.float32], colour: Colour, *, size: float, growth: float
+) -> None:
     height, width = canvas.shape[:2]
     if not np.isfinite(bbox).all():
         return
     # Box coordinates are edges: the last pixel inside lies one before the far edge.
     x1, y1, x2, y2 = np.clip(bbox, (0, 0, 1, 1), (width - 1, height - 1, width, height)).tolist()
     corners = (round(x1), round(y1)), (round(x2) - 1, round(y2) - 1)
-    thick = max(1, round(min(size / 150, 4)))
-    cv2.rectangle(canvas, *corners, _RIM, thick + 2, cv2.LINE_AA)
+    thick = max(1, round(min(size / 150, 4 * growth)))
+    cv2.rectangle(canvas, *corners, _RIM, thick + max(2, round(thick / 2)), cv2.LINE_AA)
     cv2.rectangle(canvas, *corners, colour, thick, cv2.LINE_AA)
 
 
@@ -242,11 +248,13 @@ def _draw_label(
     *,
     colour: Colour,
     size: float,
+    growth: float,
 ) -> None:
     """Write on a pill of the person's colour, above the head and inside the frame."""
     height, width = canvas.shape[:2]
-    scale = min(max(size / 420, 0.38), 0.95)
-    (text_w, text_h), _ = cv2.getTextSize(text, _FONT, scale, 1)
+    scale = min(max(size / 420, 0.38), 0.95 * growth)
+    stroke = max(1, round(scale))
+    (text_w, text_h), _ = cv2.getTextSize(text, _FONT, scale, stroke)
     thick = round(text_h * 1.8)
     rim = max(1, round(thick / 12))
     top = points[points[:, 1].argmin()]
@@ -265,4 +273,4 @@ def _draw_label(
     blue, green, red = colour
     dark_text = 0.114 * blue + 0.587 * green + 0.299 * red > 110
     origin = (round(x - text_w / 2), round(y + text_h / 2))
-    cv2.putText(canvas, text, origin, _FONT, scale, _RIM if dark_text else _WHITE, 1, cv2.LINE_AA)
+    cv2.putText(canvas, text, origin, _FONT, scale, _RIM if dark_text else _WHITE, stroke, cv2.LINE_AA)

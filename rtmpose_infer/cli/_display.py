@@ -135,9 +135,8 @@ def summarise(streams: Sequence[Stream], backends: Mapping[str, BackendInfo], co
         precision = f", {info.precision}" if info.precision else ""
         console.print(f"{task} on {info.runtime} {info.version}, {info.device}{precision}{threads}", markup=False)
     for stream in streams:
-        if stream.frames:
-            for path in stream.output.paths:
-                console.print(f"wrote {path}", soft_wrap=True, markup=False)
+        for path in stream.output.paths:
+            console.print(f"wrote {path}", soft_wrap=True, markup=False)
 
 
 def _people(stream: Stream) -> str:

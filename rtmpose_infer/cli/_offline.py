@@ -6,6 +6,7 @@ draw and write. Both passes go through the same feeds and outputs as online trac
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Iterator, Mapping
@@ -15,8 +16,8 @@ from typing import TYPE_CHECKING
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from rtmpose_infer.cli._streams import Feed, RunReport, Stream, run_streams
-from rtmpose_infer.errors import InputError, RtmposeInferError
-from rtmpose_infer.video import Frame, FrameSource, open_source
+from rtmpose_infer.errors import InputError, MediaError, RtmposeInferError
+from rtmpose_infer.video import Frame, FrameSource, PictureSource, open_source
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,12 +35,14 @@ def check_offline(sources: list[FrameSource], options: TrackOptions) -> None:
     """Refuse what offline tracking cannot do.
 
     Raises:
-        InputError: More than one input, a live source, or tracking switched off.
+        InputError: More than one input, a live source, tracking switched off, or a window asked for.
     """
     if len(sources) != 1 or sources[0].is_live:
         raise InputError("--offline takes one file: it looks at the whole video before it answers.")
     if not options.tracking:
         raise InputError("--offline follows people; it does not go with --no-tracking.")
+    if options.show:
+        raise InputError("--offline knows nothing to show until it has ended; name an output (-o) in place of --show.")
 
 
 def run_offline(
@@ -63,14 +66,22 @@ def run_offline(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=console, transient=True,
     )  # fmt: skip
+    count = 0
+
+    def pairs() -> Iterator[tuple[npt.NDArray[np.uint8], float]]:
+        nonlocal count
+        for pair in _pairs(feed, arrival):
+            count += 1
+            yield pair
+
     try:
         with bar:
             task = bar.add_task(f"{source.name}: looking at every frame", total=source.frame_count)
             results = tracker.track(
-                _pairs(feed, arrival),
+                pairs(),
                 work_dir=work_dir,
-                video_id=_video_id(text),
-                progress=lambda count: bar.update(task, completed=count),
+                video_id=_video_id(text, source),
+                progress=lambda done: bar.update(task, completed=done),
             )
             first = next(results, None)
     except KeyboardInterrupt:
@@ -81,11 +92,18 @@ def run_offline(
         return RunReport(interrupted=False, failure=error)
     finally:
         feed.close()
-    broke_off = feed.failure
+    stream.failure, stream.expected_frames = feed.failure, count
     answers = iter(() if first is None else _with_first(first, results))
 
     def step(batch: Mapping[int, Frame]) -> Mapping[int, Poses]:
-        return {index: next(answers) for index in batch}
+        found = {index: next(answers, None) for index in batch}
+        known = {index: poses for index, poses in found.items() if poses is not None}
+        if len(known) < len(found):
+            raise MediaError(
+                f"{source.name}: gave more than the {count} frames of its first reading; it grew meanwhile. "
+                "What was written is complete until there; run again when the file is no longer written to."
+            )
+        return known
 
     stream.source = open_source(text, picture_rate=picture_rate)
     with bar:
@@ -96,7 +114,6 @@ def run_offline(
             return True
 
         report = run_streams([stream], step, watch=watch)
-    stream.failure = stream.failure or broke_off
     stream.seconds = time.perf_counter() - start_s  # both passes
     return report
 
@@ -116,6 +133,18 @@ def _with_first(first: Poses, rest: Iterator[Poses]) -> Iterator[Poses]:
     yield from rest
 
 
-def _video_id(text: str) -> str:
+def _video_id(text: str, source: FrameSource) -> str:
+    """Return what changes with the input: a file's name, size and time of change; of a folder's pictures a digest."""
+    if isinstance(source, PictureSource):
+        digest = hashlib.sha256("\n".join(_facts(path) for path in source.paths).encode("utf-8", "surrogateescape"))
+        return f"{source.name} {digest.hexdigest()}"
     path = Path(text)
-    return f"{path.name} {path.stat().st_size}" if path.is_file() else text
+    return _facts(path) if path.is_file() else text
+
+
+def _facts(path: Path) -> str:
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise MediaError(f"{path}: cannot be looked at: {error.strerror}. Is it still there?") from error
+    return f"{path.name} {facts.st_size} {facts.st_mtime_ns}"

@@ -15,6 +15,7 @@ from rtmpose_infer.errors import InputError, MediaError
 from rtmpose_infer.formats import open_poses_writer
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
 from rtmpose_infer.video import FrameSource, PictureSource, open_writer
+from rtmpose_infer.video.writers import PICTURE_SUFFIXES
 
 if TYPE_CHECKING:
     import numpy as np
@@ -62,8 +63,9 @@ def open_outputs(sources: Sequence[FrameSource], options: TrackOptions, *, input
         inputs: Paths that no output may overwrite.
 
     Raises:
-        InputError: A live source has nowhere to write to.
-        MediaError: An output cannot be written, or is also an input or another output.
+        InputError: A live source has nowhere to write to, an output is also an input or another output, or cannot hold
+            what goes there.
+        MediaError: An output cannot be written.
     """
     plans = _plan(sources, options, inputs)
     outputs: list[Output] = []
@@ -115,8 +117,12 @@ def _plan(sources: Sequence[FrameSource], options: TrackOptions, inputs: Sequenc
             options.json, stem + results, several=len(sources) > 1, is_folder=options.format_name == "openpose"
         )
         csv = _placed(options.csv, f"{stem}.csv", several=len(sources) > 1, is_folder=False)
+        if frames is not None:
+            _check_holds_all(frames, source)
         plans.append(_Plan(frames, json, csv))
-    _check_distinct(plans, inputs)
+    read = [Path(text) for text in inputs]
+    read += [path for source in sources if isinstance(source, PictureSource) for path in source.paths]
+    _check_distinct(plans, read)
     return plans
 
 
@@ -154,17 +160,42 @@ def _placed(path: Path | None, name: str, *, several: bool, is_folder: bool) -> 
     return path / name if path.is_dir() and not is_folder else path
 
 
-def _check_distinct(plans: Sequence[_Plan], inputs: Sequence[str]) -> None:
-    existing = [Path(text).resolve() for text in inputs if Path(text).exists()]
-    taken = dict.fromkeys(existing, "an input")
+def _check_holds_all(path: Path, source: FrameSource) -> None:
+    several = isinstance(source, PictureSource) and not is_single_picture(source)
+    if several and path.suffix.lower() in PICTURE_SUFFIXES and not path.is_dir():
+        raise InputError(
+            f"{path}: is one picture, but {source.name} has {source.frame_count}, and each would replace the one before; "
+            "name a folder (without an ending), or a video (.mp4)."
+        )
+
+
+def _check_distinct(plans: Sequence[_Plan], inputs: Sequence[Path]) -> None:
+    """Refuse an output that is an input or another output, under whatever name: links, or a disk that ignores case."""
+    files = {identity for path in inputs if (identity := _identity(path)) is not None}
+    taken: set[Path] = set()
     for plan in plans:
         for path in (plan.frames, plan.json, plan.csv):
             if path is None:
                 continue
-            resolved = path.resolve()
+            identity, resolved = _identity(path), path.resolve()
+            if identity in files:
+                raise InputError(f"{path}: is an input already; give every output a path of its own.")
             if resolved in taken:
-                raise MediaError(f"{path}: is {taken[resolved]} already; give every output a path of its own.")
-            taken[resolved] = "another output"
+                raise InputError(f"{path}: is another output already; give every output a path of its own.")
+            taken.add(resolved)
+        if plan.frames is not None and plan.frames.is_dir():
+            for target in (plan.frames / path.name for path in inputs):
+                if target.is_file() and _identity(target) in files:
+                    raise InputError(f"{target}: is an input already; name another folder.")
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return what two names of one file or folder have in common; None where nothing is."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino
 
 
 def _output(source: FrameSource, plan: _Plan, options: TrackOptions) -> Output:

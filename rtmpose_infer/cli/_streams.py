@@ -148,6 +148,7 @@ class Output:
         self.drawn: npt.NDArray[np.uint8] | None = None
         self.failure: RtmposeInferError | None = None
         self.written_frames = 0
+        self._used: set[FrameWriter | PosesWriter] = set()
         self._queue: queue.Queue[tuple[Frame, Poses] | None] = queue.Queue(_QUEUE_LENGTH)
         self._thread = threading.Thread(target=self._write, name=f"encode {name}", daemon=True)
         self._thread.start()
@@ -156,23 +157,31 @@ class Output:
         """Hand over a frame; its image is drawn on."""
         self._queue.put((frame, poses))
 
-    def close(self) -> None:
-        """Write what is waiting and finish all files; ``failure`` is set when one could not be."""
+    def close(self, *, complete: bool = False) -> None:
+        """Write what is waiting and finish all files; ``failure`` is set when one could not be.
+
+        Args:
+            complete: The stream came to its own end; the files say so unless writing them failed.
+        """
         if self._thread.is_alive():
             self._queue.put(None)
             self._thread.join()
-        for writer in (self._frames, *self._results):
-            if writer is None:
-                continue
+        try:
+            if self._frames is not None:
+                self._frames.close()
+        except RtmposeInferError as error:
+            self.failure = self.failure or error
+        for writer in self._results:
+            is_whole = complete and self.failure is None
             try:
-                writer.close()
+                writer.close(complete=is_whole)
             except RtmposeInferError as error:
                 self.failure = self.failure or error
 
     @property
     def paths(self) -> list[str]:
-        """Where was written."""
-        return [str(writer.path) for writer in (self._frames, *self._results) if writer is not None]
+        """Where at least one frame was written."""
+        return [str(writer.path) for writer in (self._frames, *self._results) if writer in self._used]
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:
@@ -190,10 +199,12 @@ class Output:
         # Results first: they are what is hard to get again.
         for writer in self._results:
             writer.write(poses, name=frame.name)
+            self._used.add(writer)
         if self._frames is not None or self._keep_drawn:
             image = self._draw(frame.image, poses)
             if self._frames is not None:
                 self._frames.write(image, frame.timestamp_s, name=frame.name)
+                self._used.add(self._frames)
             if self._keep_drawn:
                 self.drawn = image
         self.written_frames += 1
@@ -214,6 +225,7 @@ class Stream:
         seconds: Wall time from the start of the run to the end of its files; None while it runs.
         dropped_frames: Frames of a live source that were overtaken by newer ones.
         failure: What ended this stream before its end.
+        expected_frames: How many frames the source gave when it was read before; None at the first reading.
     """
 
     source: FrameSource
@@ -226,6 +238,7 @@ class Stream:
     seconds: float | None = None
     dropped_frames: int = 0
     failure: RtmposeInferError | None = None
+    expected_frames: int | None = None
 
 
 class Watcher(Protocol):
@@ -277,7 +290,9 @@ def run_streams(streams: Sequence[Stream], step: Step, *, watch: Watcher | None 
             # Files of a stream that has ended need not wait for the longest stream's end.
             with arrival:
                 ended = [pair for pair in zip(streams, feeds, strict=True) if pair[1].finished]
-            _finish(ended, start_s)
+            _finish(ended, start_s, at_end=True)
+        else:
+            _finish(list(zip(streams, feeds, strict=True)), start_s, at_end=True)
     except KeyboardInterrupt:
         interrupted = True
     except RtmposeInferError as error:
@@ -285,17 +300,23 @@ def run_streams(streams: Sequence[Stream], step: Step, *, watch: Watcher | None 
     finally:
         for feed in feeds:
             feed.close()
-        _finish(list(zip(streams, feeds, strict=True)), start_s)
+        _finish(list(zip(streams, feeds, strict=True)), start_s, at_end=False)
     return RunReport(interrupted, failure)
 
 
-def _finish(pairs: Sequence[tuple[Stream, Feed]], start_s: float) -> None:
+def _finish(pairs: Sequence[tuple[Stream, Feed]], start_s: float, *, at_end: bool) -> None:
     for stream, feed in pairs:
         if stream.seconds is None:
-            stream.output.close()
+            broke_off = stream.failure or feed.failure
+            if broke_off is None and at_end and stream.frames < (stream.expected_frames or 0):
+                broke_off = MediaError(
+                    f"{stream.source.name}: gave {stream.frames} frames, but {stream.expected_frames} when it was read "
+                    "before; it was changed meanwhile. Run again when it is no longer written to."
+                )
+            stream.output.close(complete=at_end and broke_off is None)
+            stream.failure = stream.output.failure or broke_off
             stream.seconds = time.perf_counter() - start_s
         stream.dropped_frames = feed.dropped_frames
-        stream.failure = stream.output.failure or feed.failure
 
 
 def _batches(feeds: Sequence[Feed], arrival: threading.Condition, watch: Watcher | None) -> Iterator[dict[int, Frame]]:

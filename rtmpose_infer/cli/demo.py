@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from rtmpose_infer.cli._errors import reported_errors
+from rtmpose_infer.cli._errors import reported_errors, wrong_usage
 from rtmpose_infer.cli._outputs import TrackOptions
 from rtmpose_infer.cli.track import run_track
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
@@ -27,7 +27,7 @@ def demo(  # one parameter an option
     """Track two people who cross, in a film made from scikit-image's photographs; needs no camera and no download."""
     from rtmpose_infer.demo_scene import DemoScene  # needs the demo extra
 
-    with reported_errors():
+    with reported_errors(), wrong_usage():
         options = TrackOptions(
             output=output,
             json=json or output.with_suffix(".json"),

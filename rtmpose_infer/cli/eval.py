@@ -187,6 +187,9 @@ def calibrate(
     respective fit has not seen.
     """
     with reported_errors():
+        if output.suffix.lower() != ".onnx":
+            message = f"the calibrated copy of the network is an ONNX file; end the name in .onnx, got {output.name!r}"
+            raise typer.BadParameter(message, param_hint="--output")
         _check_output(output)
         _check_output(json)
         truth = load_annotations(annotations)

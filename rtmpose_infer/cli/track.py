@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 
 from rtmpose_infer.cli._display import Display, Window, summarise
-from rtmpose_infer.cli._errors import FAILED, INTERRUPTED, reported_errors
+from rtmpose_infer.cli._errors import FAILED, INTERRUPTED, reported_errors, wrong_usage
 from rtmpose_infer.cli._offline import check_offline, run_offline
 from rtmpose_infer.cli._outputs import TrackOptions, is_single_picture, open_outputs
 from rtmpose_infer.cli._streams import RunReport, Stream, run_streams, signals_as_interrupt
@@ -123,7 +123,7 @@ def track(  # one parameter an option
     Ctrl-C ends at any time; what was done until then is complete on disk. The exit code is 0, 1 when something failed
     (an input that broke off counts), 2 for a wrong command line, 130 after Ctrl-C.
     """
-    with reported_errors(), ExitStack() as opened:
+    with reported_errors(), wrong_usage(), ExitStack() as opened:
         options = TrackOptions(
             output=output,
             json=json,
@@ -170,11 +170,11 @@ def run_track(sources: Sequence[FrameSource], options: TrackOptions, *, inputs: 
     config = _tracker_config(options)
     with ExitStack() as opened:
         window = Window() if options.show else None
+        opened.enter_context(signals_as_interrupt())  # before the outputs, which take back the files they made
         outputs = open_outputs(sources, options, inputs=inputs)
         for output in outputs:
             opened.callback(output.close)
         pipeline = opened.enter_context(_pipeline(options))
-        opened.enter_context(signals_as_interrupt())
         streams = [Stream(source, output) for source, output in zip(sources, outputs, strict=True)]
         alone = not options.tracking or all(is_single_picture(source) for source in sources)
         step = partial(_poses_alone, pipeline) if alone else partial(_poses_tracked, pipeline, config)
@@ -200,11 +200,11 @@ def _track_offline(
         tracker=TrackerConfig(smoothing=None, max_people=options.max_people),
     )
     with ExitStack() as opened:
+        opened.enter_context(signals_as_interrupt())
         (output,) = open_outputs(sources, options, inputs=inputs)
         opened.callback(output.close)
         # One thread for each call: whole frames side by side keep the cores busier than parts of one frame.
         pipeline = opened.enter_context(_pipeline(replace(options, threads=options.threads or 1)))
-        opened.enter_context(signals_as_interrupt())
         stream = Stream(sources[0], output)
         console = Console(stderr=True, highlight=False)
         report = run_offline(
@@ -246,11 +246,10 @@ def _poses_alone(pipeline: PosePipeline, batch: Mapping[int, Frame]) -> Mapping[
 def _det_interval(text: str) -> int | Literal["auto"]:
     if text == "auto":
         return "auto"
-    try:
-        return int(text)
-    except ValueError:
-        message = f"expected a number of frames or 'auto', got {text!r}"
-        raise typer.BadParameter(message, param_hint="--det-interval") from None
+    if not text.isdecimal() or int(text) < 1:
+        message = f"expected a number of frames from 1 or 'auto', got {text!r}"
+        raise typer.BadParameter(message, param_hint="--det-interval")
+    return int(text)
 
 
 def _tracker_config(options: TrackOptions) -> TrackerConfig:

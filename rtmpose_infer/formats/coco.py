@@ -62,6 +62,7 @@ class CocoWriter:
         if results:
             self._file.add(",\n".join(json.dumps(r, separators=(",", ":"), allow_nan=False) for r in results))
 
-    def close(self) -> None:
-        """Close the file."""
+    def close(self, *, complete: bool = True) -> None:
+        """Close the file; its form has no place for ``complete``."""
+        del complete
         self._file.finish()

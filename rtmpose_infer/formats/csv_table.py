@@ -53,8 +53,9 @@ class CsvWriter:
             rows.append([poses.frame_index, time_s, name, track_id, *boxes[row], box_scores[row], *joints])
         self._file.add(_lines(rows))
 
-    def close(self) -> None:
-        """Close the file."""
+    def close(self, *, complete: bool = True) -> None:
+        """Close the file; its form has no place for ``complete``."""
+        del complete
         self._file.finish()
 
 

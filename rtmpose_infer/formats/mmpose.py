@@ -62,8 +62,9 @@ class MmposeWriter:
         self._file.add(json.dumps(frame, separators=(",", ":"), allow_nan=False))
         self._frames += 1
 
-    def close(self) -> None:
-        """Close the file."""
+    def close(self, *, complete: bool = True) -> None:
+        """Close the file; its form has no place for ``complete``."""
+        del complete
         self._file.finish()
 
 

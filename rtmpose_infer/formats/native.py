@@ -26,7 +26,8 @@ Schema, version 1 (a reader refuses a greater version; unknown fields are to be 
            }, …]},
         …
       ],
-      "complete": true                     false while the run goes on, and when it was killed
+      "complete": true                     the run went to its end; false while it goes on, and when it ended early
+                                           (killed, interrupted, a full disk, a source that broke off)
     }
 """
 
@@ -74,7 +75,7 @@ class Recording:
         skeleton: Of all frames.
         names: File name of each frame's picture; None for the frames of a video.
         source: What the file says of its source.
-        complete: The run went to its end; False when it still runs or was killed.
+        complete: The run went to its end; False when it still runs or ended early.
     """
 
     frames: tuple[Poses, ...]
@@ -115,9 +116,9 @@ class NativeWriter:
             raise InputError(f"{self.path}: holds {self._skeleton.name} poses; a frame of {poses.skeleton.name} came.")
         self._file.add(_compact(record_from_poses(poses, name=name)))
 
-    def close(self) -> None:
-        """Mark the file complete and close it."""
-        self._file.finish(_FINISHED)
+    def close(self, *, complete: bool = True) -> None:
+        """Close the file, and mark it complete unless the run ended early (``complete`` is False)."""
+        self._file.finish(_FINISHED if complete else None)
 
 
 def record_from_poses(poses: Poses, *, name: str | None = None) -> dict[str, Any]:

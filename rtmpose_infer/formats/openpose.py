@@ -11,6 +11,7 @@ For Pose2Sim, name the folder ``<camera>_json`` under ``pose/`` and set its ``po
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from functools import cache
@@ -85,6 +86,10 @@ def openpose_people_from_poses(poses: Poses) -> list[dict[str, Any]]:
 class OpenposeWriter:
     """Writes one ``<stem>_<frame>_keypoints.json`` a frame into a folder, which is made where missing.
 
+    A picture's file is ``<picture's stem>_keypoints.json``. Where that was written before, the picture's ending goes
+    into the name, and then a number, so that no file replaces another one: ``a.png`` after ``a.jpg`` becomes
+    ``a_png_keypoints.json``.
+
     Files of an earlier run under the same stem are removed by the first frame, because readers take all they find.
 
     Args:
@@ -99,6 +104,7 @@ class OpenposeWriter:
         self.path = Path(path)
         self._stem = re.sub(r"[^\w.-]", "_", stem or self.path.resolve().name)
         self._frames = 0
+        self._used: set[str] = set()
         probe = self.path / f".{self._stem}.tmp"
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -119,7 +125,7 @@ class OpenposeWriter:
         """
         people = openpose_people_from_poses(poses)
         index = self._frames if poses.frame_index is None else poses.frame_index
-        stem = f"{self._stem}_{index:012d}" if name is None else Path(name).stem
+        stem = f"{self._stem}_{index:012d}" if name is None else self._free_stem(Path(name))
         text = json.dumps({"version": _VERSION, "people": people}, separators=(",", ":"), allow_nan=False)
         target = self.path / f"{stem}_keypoints.json"
         try:
@@ -130,8 +136,15 @@ class OpenposeWriter:
             raise MediaError(f"{target}: cannot be written: {error.strerror}.") from error
         self._frames += 1
 
-    def close(self) -> None:
+    def close(self, *, complete: bool = True) -> None:
         """Do nothing; every file is complete once written."""
+
+    def _free_stem(self, picture: Path) -> str:
+        longer = picture.stem + picture.suffix.replace(".", "_")
+        stems = itertools.chain((picture.stem, longer), (f"{longer}_{number}" for number in itertools.count(2)))
+        stem = next(stem for stem in stems if stem not in self._used)
+        self._used.add(stem)
+        return stem
 
     def _remove_earlier_run(self) -> None:
         own = re.compile(re.escape(self._stem) + r"_\d{12}_keypoints\.json")

@@ -28,8 +28,8 @@ class PosesWriter(Protocol):
     def write(self, poses: Poses, *, name: str | None = None) -> None:
         """Add one frame, on disk when this returns; ``name`` is the file name of a picture."""
 
-    def close(self) -> None:
-        """Finish the file."""
+    def close(self, *, complete: bool = True) -> None:
+        """Finish the file; ``complete`` tells whether the frames are all that the source was to give."""
 
 
 _WRITERS: dict[str, Callable[[Path, Mapping[str, Any]], PosesWriter]] = {

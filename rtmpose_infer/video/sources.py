@@ -14,7 +14,7 @@ import os
 import re
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,7 +131,7 @@ def open_source(source: str | os.PathLike[str] | int, *, picture_rate: float = _
     Raises:
         MediaError: It does not exist, cannot be reached, or is neither a picture nor a video.
         BackendUnavailableError: It is a video and PyAV is not installed.
-        InputError: ``picture_rate`` is not a positive number.
+        InputError: ``picture_rate`` is not a positive number, or the source is an empty text.
     """
     from rtmpose_infer.video.live import CameraSource, LatestFrameSource  # live builds on this module
 
@@ -140,6 +140,8 @@ def open_source(source: str | os.PathLike[str] | int, *, picture_rate: float = _
     if isinstance(source, int):
         return LatestFrameSource(CameraSource(source))
     text = os.fspath(source)
+    if not text:
+        raise InputError("the source is an empty text; pass a file or folder ('.' is the current one), or an address.")
     scheme = re.match(r"([a-z][a-z0-9+.-]+)://", text, flags=re.IGNORECASE)
     if scheme:
         if scheme[1].lower() not in _STREAM_PROTOCOLS:
@@ -185,21 +187,25 @@ def load_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
 
 
 class PictureSource(FrameSource):
-    """Pictures as frames: one file, or a sequence at an assumed frame rate. A damaged picture is skipped and logged."""
+    """Pictures as frames: one file, or a sequence at an assumed frame rate. A damaged picture is skipped and logged.
+
+    Attributes:
+        paths: The pictures, in order.
+    """
 
     def __init__(self, paths: Sequence[Path], *, name: str, frame_rate: float = _DEFAULT_PICTURE_RATE) -> None:
-        self._paths = list(paths)
+        self.paths = tuple(paths)
         self.name = name
         self.frame_rate = frame_rate
-        self.frame_count = len(self._paths)
+        self.frame_count = len(self.paths)
 
     def __iter__(self) -> Iterator[Frame]:
         failure: MediaError | None = None
-        for index, path in enumerate(self._paths):
+        for index, path in enumerate(self.paths):
             try:
                 image = load_picture(path)
             except MediaError as error:
-                if len(self._paths) == 1:
+                if len(self.paths) == 1:
                     raise
                 self.skipped_frames += 1
                 failure = error
@@ -207,7 +213,7 @@ class PictureSource(FrameSource):
                 continue
             self.size_wh = self.size_wh or (image.shape[1], image.shape[0])
             yield Frame(image, index, index / float(self.frame_rate or _DEFAULT_PICTURE_RATE), path.name)
-        if failure is not None and self.skipped_frames == len(self._paths):
+        if failure is not None and self.skipped_frames == len(self.paths):
             raise failure
 
 
@@ -263,7 +269,7 @@ class VideoFileSource(FrameSource):
         stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
         rate = stream.average_rate or stream.guessed_rate
         self.frame_rate = float(rate) if rate else None
-        self._expected_s, self._tolerance_s = self._expected_duration()
+        self._expected_s, self._tolerance_s = self._expected_duration(formats)
         self.is_live = real_time or (is_network and self._expected_s is None)
         self._times_are_arrivals = self.is_live and bool(formats & _TIMELESS_FORMATS)
         if stream.frames:
@@ -273,16 +279,21 @@ class VideoFileSource(FrameSource):
 
         self._is_gif = "gif" in formats and not is_network
 
-    def _expected_duration(self) -> tuple[float | None, float]:
+    def _expected_duration(self, formats: set[str]) -> tuple[float | None, float]:
         """Return how many seconds of video the file claims, and by how much the frames may fall short of it."""
         stream, container = self._stream, self._container
-        frame_s = 1 / (self.frame_rate or _DEFAULT_FRAME_RATE)
+        precise_s = max(0.1, 2 / (self.frame_rate or _DEFAULT_FRAME_RATE))
         whole_s = container.duration / 1e6 if container.duration else None
         if stream.duration and stream.time_base:
             own_s = float(stream.duration * stream.time_base)
             # An edit list shortens the movie but not the track; a longer sound track lengthens the movie.
-            return (own_s if whole_s is None else min(own_s, whole_s)), max(0.1, 2 * frame_s)
-        return whole_s, max(2.0, 0.05 * (whole_s or 0.0))
+            return (own_s if whole_s is None else min(own_s, whole_s)), precise_s
+        tagged_s = _tagged_duration(stream.metadata) if "matroska" in formats else None
+        if whole_s is None or (tagged_s is None and len(container.streams) > 1):
+            return whole_s, max(2.0, 0.05 * (whole_s or 0.0))
+        # Such containers count from their own zero; the frames are counted from the first one.
+        start_s = max(0.0, float(stream.start_time * stream.time_base)) if stream.start_time else 0.0
+        return max(0.0, min(tagged_s or whole_s, whole_s) - start_s), precise_s
 
     def __iter__(self) -> Iterator[Frame]:
         av = import_av()
@@ -380,6 +391,15 @@ class VideoFileSource(FrameSource):
     def close(self) -> None:
         """Close the file or connection."""
         self._container.close()
+
+
+def _tagged_duration(tags: Mapping[str, str]) -> float | None:
+    """Return the length in seconds that Matroska's muxers write beside a stream, as ``00:00:13.640000000``."""
+    for name, text in tags.items():
+        found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", text.strip("\0 "))
+        if name.upper().startswith("DURATION") and found:
+            return (int(found[1]) * 60 + int(found[2])) * 60 + float(found[3]) or None
+    return None
 
 
 def _ends_with_gif_trailer(path: Path) -> bool:

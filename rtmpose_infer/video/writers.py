@@ -12,6 +12,7 @@ bargain beside a network. What a killed run loses is then the last half second a
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -24,7 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.closing import Closing
-from rtmpose_infer.errors import DTypeError, MediaError, ShapeError
+from rtmpose_infer.errors import DTypeError, InputError, MediaError, ShapeError
 from rtmpose_infer.video._pyav import import_av, reason
 
 __all__ = ["FrameWriter", "PictureWriter", "VideoWriter", "open_writer"]
@@ -32,7 +33,7 @@ __all__ = ["FrameWriter", "PictureWriter", "VideoWriter", "open_writer"]
 _LOGGER = logging.getLogger(__name__)
 
 _VIDEO_SUFFIXES = frozenset({".m4v", ".mov", ".mp4"})
-_PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 # Divisible by the frame times of 23.976, 24, 25, 29.97, 30, 50, 59.94 and 60 frames per second and by milliseconds.
 _TICKS_PER_S = 240_000
 _DEFAULT_RATE = 30.0
@@ -73,26 +74,32 @@ def open_writer(
             them.
 
     Raises:
-        MediaError: Nothing can be written there, or the ending fits no format.
+        InputError: The ending fits no format.
+        MediaError: Nothing can be written there.
         BackendUnavailableError: It is a video and PyAV is not installed.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if suffix in _VIDEO_SUFFIXES:
         return VideoWriter(path, frame_rate=frame_rate)
-    if pictures and (path.is_dir() or suffix in _PICTURE_SUFFIXES or not suffix):
+    if pictures and (path.is_dir() or suffix in PICTURE_SUFFIXES or not suffix):
         return PictureWriter(path)
-    hint = "; pictures are written for a picture or a folder of pictures" if suffix in _PICTURE_SUFFIXES else ""
-    raise MediaError(f"{path}: cannot write this kind of file; end the name in .mp4{hint}.")
+    hint = "; pictures are written for a picture or a folder of pictures" if suffix in PICTURE_SUFFIXES else ""
+    raise InputError(f"{path}: cannot write this kind of file; end the name in .mp4{hint}.")
 
 
 class PictureWriter:
-    """Annotated pictures: to one file, or under their own names into a folder, which is made where missing."""
+    """Annotated pictures: to one file, or under their own names into a folder, which is made where missing.
+
+    An ending that cannot be written becomes ``.png``. Where a name was written before, the ending moves into it, and then
+    a number, so that no picture replaces another one: ``a.png`` after ``a.jp2`` becomes ``a_png.png``.
+    """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        self._is_file = self.path.suffix.lower() in _PICTURE_SUFFIXES and not self.path.is_dir()
+        self._is_file = self.path.suffix.lower() in PICTURE_SUFFIXES and not self.path.is_dir()
         self._created = False
+        self._used: set[str] = set()
         if self._is_file:
             self._created = check_writable(self.path)
             return
@@ -112,9 +119,7 @@ class PictureWriter:
         _check_image(image)
         target = self.path
         if not self._is_file:
-            target = self.path / Path(name or f"{timestamp_s:012.3f}.png").name
-            if target.suffix.lower() not in _PICTURE_SUFFIXES:
-                target = target.with_suffix(".png")
+            target = self.path / self._free(Path(name or f"{timestamp_s:012.3f}.png"))
         try:
             encoded, data = cv2.imencode(target.suffix.lower(), image)
             if not encoded:
@@ -125,6 +130,15 @@ class PictureWriter:
             if isinstance(error, MediaError):
                 raise
             raise MediaError(f"{target}: cannot write the picture: {reason(error)}.") from error
+
+    def _free(self, picture: Path) -> str:
+        """Return the picture's name, or one made from it where that name is used."""
+        suffix = picture.suffix if picture.suffix.lower() in PICTURE_SUFFIXES else ".png"
+        longer = picture.stem + picture.suffix.replace(".", "_")
+        stems = itertools.chain((picture.stem, longer), (f"{longer}_{number}" for number in itertools.count(2)))
+        name = next(stem + suffix for stem in stems if stem + suffix not in self._used)
+        self._used.add(name)
+        return name
 
     def close(self) -> None:
         """Remove the file that was made to try the path, if nothing came; a picture is complete once written."""
@@ -145,7 +159,7 @@ class VideoWriter(Closing):
         self._av = import_av()
         self.path = Path(path)
         if self.path.suffix.lower() not in _VIDEO_SUFFIXES:
-            raise MediaError(f"{self.path}: cannot write this kind of video; end the name in .mp4.")
+            raise InputError(f"{self.path}: cannot write this kind of video; end the name in .mp4.")
         self._created = check_writable(self.path)
         rate = frame_rate if frame_rate is not None and math.isfinite(frame_rate) and frame_rate > 0 else _DEFAULT_RATE
         self._rate = Fraction(min(rate, _MAX_RATE)).limit_denominator(1001)

@@ -84,6 +84,14 @@ def test_a_picture_that_is_missing_ends_with_its_name(
     assert "1.png" in outcome.output
 
 
+def test_a_calibrated_copy_that_is_no_onnx_file_is_refused_before_any_work(tmp_path: Path) -> None:
+    outcome = run(
+        "calibrate", "--annotations", tmp_path / "absent.json", "--images", tmp_path, "-o", tmp_path / "c.txt"
+    )
+    assert outcome.exit_code == 2
+    assert ".onnx" in outcome.output
+
+
 def test_a_calibration_is_learned_and_stored_in_a_copy(networks: list[str], tmp_path: Path) -> None:
     people = []
     for number in range(10):

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
@@ -14,10 +19,11 @@ typer = pytest.importorskip("typer", reason="the commands need the cli extra")
 
 from typer.testing import CliRunner  # noqa: E402
 
+from rtmpose_infer.cli import _offline  # noqa: E402
 from rtmpose_infer.cli import track as track_module  # noqa: E402
 from rtmpose_infer.formats import load_recording  # noqa: E402
 from rtmpose_infer.offline import OfflineConfig  # noqa: E402
-from rtmpose_infer.video import VideoWriter, open_source  # noqa: E402
+from rtmpose_infer.video import FrameSource, VideoWriter, open_source  # noqa: E402
 from tests.painted import Painted, paint, painted_pipeline  # noqa: E402
 
 
@@ -73,18 +79,75 @@ def test_work_in_progress_is_used_again(painted: Painted, film: Path, tmp_path: 
 
 @pytest.mark.parametrize(
     ("arguments", "words"),
-    [(["--no-tracking", "--offline"], "--no-tracking"), (["--work-dir", "w"], "--work-dir")],
+    [
+        (["--no-tracking", "--offline"], "--no-tracking"),
+        (["--work-dir", "w"], "--work-dir"),
+        (["--offline", "--show"], "in place of --show"),
+    ],
 )
 def test_options_that_do_not_go_together(
     painted: Painted, film: Path, tmp_path: Path, arguments: list[str], words: str
 ) -> None:
     outcome = run(film, "--json", tmp_path / "out.json", *arguments)
-    assert outcome.exit_code == 1
-    assert words in outcome.output
+    assert outcome.exit_code == 2
+    assert words in " ".join(outcome.output.split())
     assert not (tmp_path / "out.json").exists()
 
 
 def test_several_inputs_are_refused(painted: Painted, film: Path) -> None:
     outcome = run(film, film, "--offline")
-    assert outcome.exit_code == 1
+    assert outcome.exit_code == 2
     assert "takes one file" in outcome.output
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / "pictures"
+    path.mkdir()
+    for index in range(6):
+        cv2.imwrite(str(path / f"{index}.png"), paint({2: (40 + 6 * index, 60, 100 + 6 * index, 200)}))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["film", "folder"])
+def test_other_frames_under_the_same_names_are_not_answered_with_old_work(
+    painted: Painted, film: Path, folder: Path, tmp_path: Path, kind: str
+) -> None:
+    source, changed = {"film": (film, film), "folder": (folder, folder / "3.png")}[kind]
+    arguments = (source, "--offline", "--json", tmp_path / "o.json", "--work-dir", tmp_path / "work")
+    outcome = run(*arguments)
+    assert outcome.exit_code == 0, outcome.output
+    facts = changed.stat()
+    os.utime(changed, ns=(facts.st_atime_ns, facts.st_mtime_ns + 1_000_000_000))  # of the same size
+    outcome = run(*arguments)
+    assert outcome.exit_code == 1
+    assert "holds the work of another video" in " ".join(outcome.output.split())
+
+
+@pytest.mark.parametrize(
+    ("change", "words", "written"),
+    [
+        (lambda folder: shutil.copy(folder / "5.png", folder / "6.png"), "more than the 6 frames", 6),
+        (lambda folder: (folder / "5.png").unlink(), "gave 5 frames, but 6", 5),
+    ],
+    ids=["grown", "shrunk"],
+)
+def test_input_that_changes_between_the_readings_is_told_and_what_was_written_is_kept(
+    painted: Painted,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    change: Callable[[Path], object],
+    words: str,
+    written: int,
+) -> None:
+    def changed(*arguments: Any, **options: Any) -> FrameSource:
+        change(folder)
+        return open_source(*arguments, **options)
+
+    monkeypatch.setattr(_offline, "open_source", changed)
+    outcome = run(folder, "--offline", "--json", tmp_path / "o.json")
+    assert outcome.exit_code == 1, outcome.output
+    assert words in " ".join(outcome.output.split())
+    recording = load_recording(tmp_path / "o.json")
+    assert (recording.complete, len(recording.frames)) == (False, written)

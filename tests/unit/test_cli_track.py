@@ -32,7 +32,7 @@ from rtmpose_infer.errors import InferenceError, MediaError  # noqa: E402
 from rtmpose_infer.formats import load_recording  # noqa: E402
 from rtmpose_infer.results import Poses  # noqa: E402
 from rtmpose_infer.skeletons import load_skeleton  # noqa: E402
-from rtmpose_infer.video import Frame, FrameSource, VideoWriter, load_picture  # noqa: E402
+from rtmpose_infer.video import Frame, FrameSource, PictureWriter, VideoWriter, load_picture  # noqa: E402
 
 COCO = load_skeleton("coco17")
 TIMES_S = [0.0, 0.04, 0.08, 0.3, 0.34, 0.5, 0.54, 0.58, 0.62, 0.9]
@@ -121,6 +121,15 @@ def video(tmp_path) -> Path:
     folder = tmp_path / "given"
     folder.mkdir()
     return make_video(folder / "film.mp4")
+
+
+@pytest.fixture
+def pictures(run, tmp_path) -> Path:
+    """The folder ``in`` with three pictures."""
+    (tmp_path / "in").mkdir()
+    for i in range(3):
+        cv2.imwrite(str(tmp_path / "in" / f"{i}.png"), np.full((64, 96, 3), 90, np.uint8))
+    return tmp_path / "in"
 
 
 def make_video(path: Path, count: int = 10, size_wh: tuple[int, int] = (96, 64)) -> Path:
@@ -264,8 +273,8 @@ class TestOutputs:
 
 
 class TestRefusedBeforeAnyWork:
-    def expect(self, result, pipeline, words: str) -> None:
-        assert result.exit_code == 1, result.output
+    def expect(self, result, pipeline, words: str, *, code: int = 1) -> None:
+        assert result.exit_code == code, result.output
         assert re.search(words, " ".join(result.output.split()))
         assert "Traceback" not in result.output
         assert pipeline.instances == []
@@ -276,8 +285,8 @@ class TestRefusedBeforeAnyWork:
     def test_unwritable_outputs(self, run, video, pipeline):
         self.expect(run(video, "-o", "no/o.mp4"), pipeline, "folder no does not exist")
         self.expect(run(video, "--json", "no/o.json"), pipeline, "folder no does not exist")
-        self.expect(run(video, "-o", "o.avi"), pipeline, r"end the name in \.mp4")
-        self.expect(run(video, "-o", "o.png"), pipeline, "pictures are written for a picture")
+        self.expect(run(video, "-o", "o.avi"), pipeline, r"end the name in \.mp4", code=2)
+        self.expect(run(video, "-o", "o.png"), pipeline, "pictures are written for a picture", code=2)
 
     def test_nothing_is_left_behind_by_a_refusal(self, run, video, tmp_path):
         run(video, "--json", "o.json", "--csv", "o.csv", "-o", "no/o.mp4")
@@ -285,9 +294,35 @@ class TestRefusedBeforeAnyWork:
 
     def test_output_that_is_an_input_or_another_output(self, run, video, pipeline):
         before = video.read_bytes()
-        self.expect(run(video, "-o", video), pipeline, "is an input already")
+        self.expect(run(video, "-o", video), pipeline, "is an input already", code=2)
         assert video.read_bytes() == before
-        self.expect(run(video, "--json", "x", "--csv", "x"), pipeline, "is another output already")
+        self.expect(run(video, "--json", "x", "--csv", "x"), pipeline, "is another output already", code=2)
+
+    def test_output_that_is_an_input_under_another_name(self, run, video, pipeline):
+        before = video.read_bytes()
+        os.link(video, "hard.mp4")
+        self.expect(run(video, "-o", "hard.mp4"), pipeline, "is an input already", code=2)
+        self.expect(run(video, "--csv", "hard.mp4"), pipeline, "is an input already", code=2)
+        assert video.read_bytes() == before
+
+    def test_output_that_is_one_of_the_pictures_of_a_folder(self, run, pictures, pipeline):
+        before = {path: path.read_bytes() for path in pictures.iterdir()}
+        self.expect(run("in", "-o", "in"), pipeline, "is an input already", code=2)
+        self.expect(run("in", "--json", "in/1.png"), pipeline, "is an input already", code=2)
+        self.expect(run("in", "-o", "in/1.png"), pipeline, "in has 3", code=2)
+        Path("links").mkdir()
+        os.link("in/1.png", "links/1.png")
+        self.expect(run("in", "-o", "links"), pipeline, r"links.1\.png: is an input already", code=2)
+        assert {path: path.read_bytes() for path in pictures.iterdir()} == before
+        assert run("in", "-o", "in/drawn").exit_code == 0
+
+    def test_folder_around_the_input_may_be_the_output(self, run, pictures):
+        assert run("in", "-o", ".").exit_code == 0
+        assert sorted(path.name for path in Path().iterdir()) == ["0.png", "1.png", "2.png", "in"]
+
+    def test_one_picture_for_several(self, run, pictures, pipeline):
+        self.expect(run("in", "-o", "x.png"), pipeline, "each would replace the one before; name a folder", code=2)
+        assert not Path("x.png").exists()
 
     def test_window_where_opencv_has_none(self, run, video, pipeline, monkeypatch):
         monkeypatch.setattr(_display.cv2, "getBuildInformation", lambda: "  GUI:                           NONE\n")
@@ -295,12 +330,42 @@ class TestRefusedBeforeAnyWork:
 
     def test_live_source_needs_an_output(self, run, pipeline, monkeypatch):
         monkeypatch.setattr(track_module, "open_source", lambda *_, **__: LiveSource(0))
-        self.expect(run("0"), pipeline, "a live source has no end")
+        self.expect(run("0"), pipeline, "a live source has no end", code=2)
 
     def test_wrong_command_line_is_exit_code_2(self, run, video):
         assert run(video, "--det-interval", "often").exit_code == 2
+        assert run(video, "--det-interval", "0").exit_code == 2
+        assert run(video, "--picture-rate", "0").exit_code == 2
+        assert run(video, "--work-dir", "w").exit_code == 2
         assert run(video, "--format", "yaml").exit_code == 2
         assert run().exit_code == 2
+
+    def test_empty_input_is_not_the_current_folder(self, run, pictures, pipeline, monkeypatch):
+        monkeypatch.chdir(pictures)
+        self.expect(run(""), pipeline, "the source is an empty text", code=2)
+
+    @pytest.mark.parametrize("options", [[], ["--offline"]])
+    @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+    def test_signal_while_the_networks_load_leaves_no_files(self, run, video, tmp_path, monkeypatch, name, options):
+        if not hasattr(signal, name):
+            pytest.skip(f"no {name} here")
+
+        def interrupted(**_: object) -> None:
+            signal.raise_signal(getattr(signal, name))
+
+        def unhandled(*_: object) -> None:
+            raise AssertionError("the signal would have ended the program")
+
+        monkeypatch.setattr(track_module, "PosePipeline", interrupted)
+        handler = signal.default_int_handler if name == "SIGINT" else unhandled
+        before = signal.signal(getattr(signal, name), handler)
+        try:
+            result = run(video, "-o", "o.mp4", "--json", "o.json", "--csv", "o.csv", *options)
+        finally:
+            signal.signal(getattr(signal, name), before)
+        assert result.exit_code == 130, result.output
+        assert "interrupted" in result.output
+        assert [p.name for p in tmp_path.iterdir()] == ["given"]
 
     def test_model_that_does_not_load_leaves_no_files(self, run, video, tmp_path, monkeypatch):
         def broken(**_: object) -> None:
@@ -340,7 +405,9 @@ class TestFailuresLoseNothing:
         result = run(cut, "-o", "o.mp4", "--json", "o.json")
         assert result.exit_code == 1
         assert "cut.mp4: ends too early" in " ".join(result.output.split())
-        frames = load_recording("o.json").frames
+        recording = load_recording("o.json")
+        assert not recording.complete
+        frames = recording.frames
         assert 3 <= len(frames) < 10
         assert len(frames_of(Path("o.mp4"))[0]) == len(frames)
 
@@ -350,16 +417,18 @@ class TestFailuresLoseNothing:
         cut.write_bytes(video.read_bytes()[: video.stat().st_size * 7 // 10])
         result = run(cut, video, "--json", "out")
         assert result.exit_code == 1
-        assert len(load_recording("out/film.json").frames) == 10
-        assert len(load_recording("out/cut.json").frames) >= 3
+        film_, cut_ = load_recording("out/film.json"), load_recording("out/cut.json")
+        assert (film_.complete, len(film_.frames)) == (True, 10)
+        assert not cut_.complete
+        assert len(cut_.frames) >= 3
 
     @pytest.mark.parametrize(("failure", "code"), [(InferenceError("gone"), 1), (KeyboardInterrupt(), 130)])
-    def test_failure_and_ctrl_c_in_the_middle_leave_complete_files(self, run, video, pipeline, failure, code):
+    def test_failure_and_ctrl_c_in_the_middle_leave_whole_files(self, run, video, pipeline, failure, code):
         pipeline.fail_at, pipeline.failure = 6, failure
         result = run(video, "-o", "o.mp4", "--json", "o.json", "--csv", "o.csv")
         assert result.exit_code == code, result.output
         assert len(load_recording("o.json").frames) == 6
-        assert load_recording("o.json").complete
+        assert not load_recording("o.json").complete
         assert len(frames_of(Path("o.mp4"))[0]) == 6
         assert b"moof" not in Path("o.mp4").read_bytes()
         assert "wrote o.mp4" in " ".join(result.output.split())
@@ -378,7 +447,30 @@ class TestFailuresLoseNothing:
         assert result.exit_code == 1
         assert result.output.count("Is the disk full") == 1
         assert len(load_recording("o.json").frames) >= 5
+        assert not load_recording("o.json").complete
         assert len(frames_of(Path("o.mp4"))[0]) == 4
+
+    def test_full_disk_at_the_last_frame_is_not_called_complete(self, run, video, monkeypatch):
+        closed = VideoWriter.close
+
+        def fills_up(self: VideoWriter) -> None:
+            closed(self)
+            raise MediaError("o.mp4: finishing the video failed. Is the disk full?")
+
+        monkeypatch.setattr(VideoWriter, "close", fills_up)
+        assert run(video, "-o", "o.mp4", "--json", "o.json").exit_code == 1
+        recording = load_recording("o.json")
+        assert (recording.complete, len(recording.frames)) == (False, 10)
+
+    def test_file_that_could_not_be_written_is_not_said_to_be(self, run, pictures, monkeypatch):
+        def fails(*_: object, **__: object) -> None:
+            raise MediaError("g.png: cannot write the picture")
+
+        monkeypatch.setattr(PictureWriter, "write", fails)
+        result = run("in/0.png", "-o", "g.png", "--json", "g.json")
+        assert result.exit_code == 1
+        assert "wrote g.json" in result.output
+        assert "wrote g.png" not in result.output
 
     def test_skeleton_that_a_format_cannot_hold_is_an_error_and_not_a_traceback(self, run, video, monkeypatch):
         face = load_skeleton("face106")
@@ -406,6 +498,7 @@ class TestLiveStreams:
         assert result.exit_code == 1
         assert "camera 0: unplugged" in result.output
         assert source.closed.is_set()
+        assert not load_recording("o.json").complete
         frames = load_recording("o.json").frames
         assert frames[-1].frame_index == 49
         assert len(frames_of(Path("o.mp4"))[0]) == len(frames)
@@ -535,11 +628,10 @@ def test_signal_leaves_a_video_that_plays_and_valid_results(tmp_path, number, co
     assert len(recording.frames) >= 55
     with av.open(str(tmp_path / "o.mp4")) as container:
         shown = sum(1 for _ in container.decode(video=0))
+    assert not recording.complete
     if number == signal.SIGKILL:
         assert shown >= 30
-        assert not recording.complete
     else:
         assert shown == len(recording.frames)
-        assert recording.complete
         assert "Traceback" not in errors
         assert "interrupted" in errors

@@ -106,6 +106,20 @@ def test_thickness_follows_the_size_of_the_person():
     assert drawn_share(900) > 1.5 * drawn_share(200)
 
 
+def test_drawing_in_a_large_frame_is_as_bold_for_its_size_as_in_a_small_one():
+    def shares(scale: int) -> list[float]:
+        frame = np.full((1080 * scale, 1920 * scale, 3), 120, np.uint8)
+        poses = poses_of(standing(500 * scale, 60 * scale, 1000 * scale)[None], ids=[7])
+        row, column = round((60 + 0.86 * 1000) * scale), 750 * scale  # across both shins; through the box's lower edge
+        limbs = draw_poses(frame, poses, show_ids=False)
+        boxed = draw_poses(frame, poses, show_ids=False, show_boxes=True)
+        labelled = draw_poses(frame, poses)
+        drawn = [changed(limbs, frame)[row], changed(boxed, limbs)[:, column], changed(labelled, limbs)]
+        return [np.count_nonzero(part) / scale**part.ndim for part in drawn]
+
+    assert shares(3) == pytest.approx(shares(1), rel=0.25)
+
+
 def test_a_person_of_whom_few_joints_are_seen_is_drawn_as_boldly_as_with_all():
     frame = np.full((1080, 1920, 3), 120, np.uint8)
     scores = np.full((1, 17), 0.9, np.float32)

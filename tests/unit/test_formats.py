@@ -137,6 +137,16 @@ class TestNative:
         writer.close()
         assert json.loads(path.read_text())["complete"] is True
 
+    def test_run_that_ended_early_is_not_called_complete_and_is_read_all_the_same(self, tmp_path):
+        path = tmp_path / "p.json"
+        writer = NativeWriter(path)
+        writer.write(some_poses(2, index=0))
+        writer.close(complete=False)
+        writer.close()
+        recording = load_recording(path)
+        assert not recording.complete
+        assert len(recording.frames) == 1
+
     def test_file_cut_off_by_a_full_disk_gives_its_whole_frames(self, tmp_path):
         path = tmp_path / "p.json"
         writer = NativeWriter(path)
@@ -393,6 +403,18 @@ class TestOpenpose:
         writer.write(some_poses(1), name="street.jpg")
         assert [p.name for p in (tmp_path / "o").iterdir()] == ["street_keypoints.json"]
 
+    def test_pictures_of_one_stem_get_a_file_each(self, tmp_path):
+        writer = OpenposeWriter(tmp_path / "o")
+        for people, name in enumerate(["a.jpg", "a.png", "a.png", "b.png"]):
+            writer.write(some_poses(people), name=name)
+        found = {p.name: len(json.loads(p.read_text())["people"]) for p in (tmp_path / "o").iterdir()}
+        assert found == {
+            "a_keypoints.json": 0,
+            "a_png_keypoints.json": 1,
+            "a_png_2_keypoints.json": 2,
+            "b_keypoints.json": 3,
+        }
+
 
 class TestCsv:
     def test_one_row_a_person_and_empty_cells_for_what_is_unknown(self, tmp_path):
@@ -432,7 +454,7 @@ class TestEveryWriter:
             assert [p.name for p in sorted(path.iterdir())] == [f"clip_{i:012d}_keypoints.json" for i in (0, 1)]
         else:
             json.loads(path.read_text())
-        writer.close()
+        writer.close(complete=False)
         writer.close()
 
     @pytest.mark.parametrize("name", [n for n in FORMATS if n != "openpose"])

@@ -260,6 +260,50 @@ class TestVideoFiles:
             frames.extend(open_source(cut))
         assert 20 <= len(frames) < 50
 
+    @pytest.mark.parametrize("name", ["w.mkv", "w.webm", "w.flv"])
+    def test_cut_off_file_of_a_container_that_states_one_length_says_so(self, tmp_path, name):
+        rng = np.random.default_rng(0)
+        images = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(40)]
+        codec = "libvpx" if name == "w.webm" else "libx264"
+        whole = make_video(tmp_path / name, images, codec=codec)
+        assert len(list(open_source(whole))) == 40
+        cut = tmp_path / f"cut_{name}"
+        cut.write_bytes(whole.read_bytes()[: whole.stat().st_size * 7 // 10])
+        frames: list[Frame] = []
+        with pytest.raises(MediaError, match=r"ends too early: .* of the 1\.6 s that the file promises"):
+            frames.extend(open_source(cut))
+        assert 20 <= len(frames) < 40
+
+    @pytest.mark.parametrize("name", ["late.mkv", "late.flv", "late.mp4", "late.ts"])
+    def test_file_whose_frames_begin_late_and_come_unevenly_is_whole(self, tmp_path, name):
+        times_s = [5.0, 5.02, 5.4, 5.44, 6.2, 6.24]
+        path = make_video(tmp_path / name, [grey(40 * i) for i in range(6)], times_s)
+        assert [f.timestamp_s for f in open_source(path)] == pytest.approx([t - 5 for t in times_s], abs=2e-3)
+
+    def test_matroska_video_that_is_shorter_than_its_sound_is_whole_and_its_cut_is_not(self, tmp_path):
+        rng = np.random.default_rng(0)
+        path = tmp_path / "w.mkv"
+        with av.open(str(path), "w") as container:
+            video, sound = container.add_stream("libx264", rate=25), container.add_stream("pcm_s16le", rate=8000)
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            sound.layout = "mono"
+            for second in range(3):
+                for i in range(25 if second < 2 else 0):
+                    image = rng.integers(0, 255, (48, 64, 3), dtype=np.uint8)
+                    frame = av.VideoFrame.from_ndarray(image, format="bgr24").reformat(format="yuv420p")
+                    frame.pts, frame.time_base = second * 25 + i, Fraction(1, 25)
+                    container.mux(video.encode(frame))
+                samples = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.int16), format="s16", layout="mono")
+                samples.sample_rate, samples.pts, samples.time_base = 8000, second * 8000, Fraction(1, 8000)
+                container.mux(sound.encode(samples))
+            container.mux(video.encode(None))
+            container.mux(sound.encode(None))
+        assert len(list(open_source(path))) == 50
+        cut = tmp_path / "cut.mkv"
+        cut.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(MediaError, match=r"of the 2\.0 s that the file promises"):
+            list(open_source(cut))
+
     def test_cut_off_gif_says_so(self, tmp_path):
         rng = np.random.default_rng(0)
         whole = make_video(
@@ -354,6 +398,13 @@ class TestVideoFiles:
     def test_picture_rate_must_be_positive(self, tmp_path, rate):
         with pytest.raises(InputError, match="picture_rate"):
             open_source(tmp_path, picture_rate=rate)
+
+    def test_empty_text_is_not_the_current_folder(self, tmp_path, monkeypatch):
+        cv2.imwrite(str(tmp_path / "a.png"), grey(9))
+        monkeypatch.chdir(tmp_path)
+        with pytest.raises(InputError, match="empty text"):
+            open_source("")
+        assert len(list(open_source("."))) == 1
 
     def test_missing_pyav_names_the_extra(self, tmp_path, monkeypatch):
         real = importlib.import_module
@@ -699,7 +750,7 @@ class TestVideoWriter:
         (tmp_path / "dir.mp4").mkdir()
         with pytest.raises(MediaError, match="is a folder"):
             open_writer(tmp_path / "dir.mp4")
-        with pytest.raises(MediaError, match=r"end the name in \.mp4"):
+        with pytest.raises(InputError, match=r"end the name in \.mp4"):
             open_writer(tmp_path / "o.xyz")
         with pytest.raises(MediaError, match="cannot be written"):
             open_writer(Path("/proc/self/o.mp4") if sys.platform == "linux" else tmp_path / "bad\0.mp4")
@@ -748,5 +799,12 @@ class TestPictureWriter:
         assert [path.name for path in tmp_path.iterdir()] == ["old.png"]
 
     def test_picture_path_for_a_video_is_refused(self, tmp_path):
-        with pytest.raises(MediaError, match=r"end the name in \.mp4"):
+        with pytest.raises(InputError, match=r"end the name in \.mp4"):
             open_writer(tmp_path / "o.png")
+
+    def test_names_that_were_written_before_do_not_replace_pictures(self, tmp_path):
+        writer = open_writer(tmp_path / "o", pictures=True)
+        for level, name in enumerate(["a.jp2", "a.png", "a.jpg", "a.png", "a.png"]):
+            writer.write(grey(50 * level), 0.0, name=name)
+        names = {"a.png": 0, "a_png.png": 50, "a.jpg": 100, "a_png_2.png": 150, "a_png_3.png": 200}
+        assert {path.name: load_picture(path).mean() for path in (tmp_path / "o").iterdir()} == names
