@@ -16,11 +16,13 @@ on one thread for anything from 4 to 16, 0.68 and 0.67 ms on two threads for 8 a
 from __future__ import annotations
 
 import threading
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 
+from rtmpose_infer.backends.base import joined
+from rtmpose_infer.backends.engine_cache import model_digest
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import ModelError
 from rtmpose_infer.preprocess import InputBuffer
@@ -29,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rtmpose_infer.backends.base import Arrays, Backend, BackendInfo
-    from rtmpose_infer.model_spec import ModelSpec
+    from rtmpose_infer.model_spec import ModelFile, ModelSpec
     from rtmpose_infer.preprocess import Frame
     from rtmpose_infer.stages import StageClock
 
@@ -51,12 +53,29 @@ class HeldNetwork(Closing):
     backend: Backend
     spec: ModelSpec
 
-    def _hold(self, backend: Backend, spec: ModelSpec) -> None:
+    def _hold(self, backend: Backend, spec: ModelSpec, **options: Any) -> None:
+        """Begin to hold a network whose answers the options shape."""
         self.backend, self.spec = backend, spec
+        self._options = options
+        self._came_from: Path | str | None = None
         self._local = threading.local()
         info, (width, height) = backend.describe(), spec.input_size_wh
         on_cpu = info.runtime in _BOUNDED_ON_CPU and info.device.lower() == "cpu"
         self._most = max(_CPU_CALL_PIXELS // (width * height), 1) if on_cpu else _LARGEST_BATCH
+
+    def _note_file(self, model: ModelFile) -> None:
+        """Remember where the network came from; what was in an archive is not kept for that, but its digest is."""
+        self._came_from = model_digest(model.data) if isinstance(model.data, bytes) else model.data
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Return what tells this network's answers from another's, as JSON has it: form, options, and its file's digest.
+
+        Raises:
+            ModelError: The file has gone, or cannot be read.
+        """
+        source = self._came_from
+        digest = model_digest(source) if isinstance(source, Path) else source
+        return {"spec": self.spec.to_json(), "options": self._options, "sha256": digest}
 
     def _buffer(self) -> InputBuffer:
         """Return this thread's own buffer for the network's input."""
@@ -150,9 +169,7 @@ def run_in_batches(
             answer = backend.run({spec.name: tensor[first : first + run]})
             answers.append(answer if take == run else {name: value[:take] for name, value in answer.items()})
         clock.lap(stages[1])
-    if len(answers) == 1:
-        return answers[0]
-    return {name: _joined([answer[name] for answer in answers]) for name in answers[0]}
+    return joined(answers)
 
 
 def check_input(backend: Backend, spec: ModelSpec, name: str) -> None:
@@ -174,14 +191,3 @@ def check_input(backend: Backend, spec: ModelSpec, name: str) -> None:
             f"{name}: expected one input (n, {', '.join(map(str, picture))}) {dtype}, got {got}. Pass the "
             "input_size_wh that the model was made for, or export it again."
         )
-
-
-def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Join over the batch axis; detectors with NMS in the graph give another number of rows in every call."""
-    rows = {part.shape[1] for part in parts if part.ndim > 1}
-    if len(rows) > 1:
-        widest = max(rows)
-        parts = [
-            np.pad(p, [(0, 0), (0, widest - p.shape[1]), *[(0, 0)] * (p.ndim - 2)], constant_values=0) for p in parts
-        ]
-    return np.concatenate(parts)

@@ -89,6 +89,7 @@ class PersonDetector(HeldNetwork):
             label=label,
             max_detections=max_detections,
         )
+        self._note_file(file)
 
     @classmethod
     def from_backend(
@@ -125,7 +126,14 @@ class PersonDetector(HeldNetwork):
         max_detections: int,
     ) -> None:
         _check_options(score_threshold, iou_threshold, max_detections)
-        self._hold(backend, spec)
+        self._hold(
+            backend,
+            spec,
+            score_threshold=float(score_threshold),
+            iou_threshold=float(iou_threshold),
+            label=str(label),
+            max_detections=int(max_detections),
+        )
         self._score_threshold = score_threshold
         self._iou_threshold = min(iou_threshold, 1.0 if spec.suppression_iou is None else spec.suppression_iou)
         self._label = _label_index(label, spec.class_names)

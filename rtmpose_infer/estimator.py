@@ -72,6 +72,7 @@ class PoseEstimator(HeldNetwork):
         file = own_form(load_model_file(path, task="pose", **known), backend, **known)
         config = backend_config or BackendConfig(device=device, threads=threads)
         self._set_up(load_backend(file, backend=backend, config=config), file.spec)
+        self._note_file(file)
 
     @classmethod
     def from_backend(cls, backend: Backend, spec: ModelSpec) -> Self:
@@ -190,8 +191,7 @@ class PoseEstimator(HeldNetwork):
                 raise OutputMismatchError(
                     f"expected keypoints {(count, k, 2)} and scores {(count, k)}, got {first.shape} and {second.shape}."
                 )
-            scores = np.asarray(second, np.float32)
-            return mask_unfound(np.array(first, np.float32), scores), scores
+            return mask_unfound(np.array(first, np.float32), np.array(second, np.float32))
         both = self._sees_both(view)
         seen = 2 * count if both else count
         if any(axis.ndim != 3 or axis.shape[:2] != (seen, k) or not axis.shape[2] for axis in (first, second)):

@@ -85,6 +85,7 @@ class OneStageEstimator(HeldNetwork):
             iou_threshold=iou_threshold,
             max_people=max_people,
         )
+        self._note_file(file)
 
     @classmethod
     def from_backend(
@@ -114,7 +115,13 @@ class OneStageEstimator(HeldNetwork):
         _check_options(score_threshold, iou_threshold, max_people)
         if spec.skeleton is None:
             raise ModelError("the one-stage network's skeleton is unknown; pass skeleton=….")
-        self._hold(backend, spec)
+        self._hold(
+            backend,
+            spec,
+            score_threshold=float(score_threshold),
+            iou_threshold=float(iou_threshold),
+            max_people=int(max_people),
+        )
         self.skeleton: Skeleton = spec.skeleton
         self._score_threshold = score_threshold
         self._iou_threshold = iou_threshold
@@ -196,8 +203,9 @@ class OneStageEstimator(HeldNetwork):
             points = transform.to_frame(keypoints[wanted])
             # Nothing binds the joints to the frame: what a broken network puts beyond any was not found.
             scores = np.where((np.abs(points) < _FAR).all(axis=2), scores[wanted], 0).astype(np.float32)
+        points, scores = mask_unfound(points, scores)
         return Poses(
-            keypoints=mask_unfound(points, scores),
+            keypoints=points,
             keypoint_scores=scores,
             bboxes=bboxes,
             bbox_scores=np.asarray(dets[wanted, 4], np.float32),

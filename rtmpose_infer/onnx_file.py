@@ -9,13 +9,16 @@ trusted: every length is checked against the bytes there are.
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TypeVar
 
 from rtmpose_infer.errors import ModelError
 
-__all__ = ["OnnxHeader", "OnnxTensor", "read_onnx_header"]
+__all__ = ["OnnxHeader", "OnnxTensor", "external_data_locations", "read_onnx_header"]
+
+_Told = TypeVar("_Told")
 
 _DTYPES = {
     1: "float32",
@@ -30,6 +33,14 @@ _DTYPES = {
 }
 _LONGEST_TEXT = 16 * 2**20
 _FIRST_NODES = 64
+# The messages that lead to tensors: field number and message, by the message that holds them.
+_LEADING_TO_TENSORS = {
+    "model": {7: "graph", 25: "function"},
+    "graph": {1: "node", 5: "tensor"},
+    "function": {7: "node"},
+    "node": {5: "attribute"},
+    "attribute": {5: "tensor", 6: "graph", 10: "tensor", 11: "graph"},
+}
 
 
 @dataclass(frozen=True)
@@ -78,9 +89,28 @@ def read_onnx_header(model: Path | bytes, *, name: str = "") -> OnnxHeader:
     Raises:
         ModelError: The file is missing, truncated or not ONNX.
     """
+    return _read(model, name, _model)
+
+
+def external_data_locations(model: Path | bytes, *, name: str = "") -> frozenset[str]:
+    """Return where the ONNX model says that weights lie outside of it, as it writes that.
+
+    These should be paths relative to the model's folder, but nothing about them has been checked.
+
+    Args:
+        model: Path of the file, or its content.
+        name: How messages call the model; the path by default.
+
+    Raises:
+        ModelError: The file is missing, truncated or not ONNX.
+    """
+    return _read(model, name, _locations)
+
+
+def _read(model: Path | bytes, name: str, reader: Callable[[memoryview], _Told]) -> _Told:
     name = name or (str(model) if isinstance(model, Path) else "the model")
     if isinstance(model, bytes):
-        return _parse(memoryview(model), name)
+        return _parse(memoryview(model), name, reader)
     try:
         with model.open("rb") as file:
             if file.seek(0, 2) == 0:
@@ -88,7 +118,7 @@ def read_onnx_header(model: Path | bytes, *, name: str = "") -> OnnxHeader:
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
                 view = memoryview(mapped)
                 try:
-                    return _parse(view, name)
+                    return _parse(view, name, reader)
                 finally:
                     view.release()
     except OSError as error:
@@ -99,9 +129,9 @@ class _MalformedError(Exception):
     """The bytes are not the protobuf they should be."""
 
 
-def _parse(view: memoryview, name: str) -> OnnxHeader:
+def _parse(view: memoryview, name: str, reader: Callable[[memoryview], _Told]) -> _Told:
     try:
-        return _model(view)
+        return reader(view)
     except (_MalformedError, UnicodeDecodeError) as error:
         raise ModelError(
             f"{name} is not a whole ONNX model ({error}): it is truncated, or another kind of file. "
@@ -193,6 +223,25 @@ def _tensor_type(view: memoryview, start: int, end: int) -> tuple[str, list[int 
                     sizes = [e for m, j, e, _ in _fields(view, c, d) if m == 1 and j == 0]
                     shape.append(sizes[-1] if sizes and sizes[-1] > 0 else None)
     return dtype, shape
+
+
+def _locations(view: memoryview) -> frozenset[str]:
+    found: set[str] = set()
+    pending = [("model", 0, len(view))]
+    while pending:
+        message, start, end = pending.pop()
+        if message == "node" and b"location" not in bytes(view[start:end]):
+            continue  # so nearly all, and this is sooner known than their fields are read
+        if message != "tensor":
+            within = _LEADING_TO_TENSORS[message]
+            pending += [(within[n], a, b) for n, k, a, b in _fields(view, start, end) if k == 2 and n in within]
+            continue
+        for number, kind, a, b in _fields(view, start, end):
+            if number == 13 and kind == 2:
+                entry = {n: _text(view, c, d) for n, k, c, d in _fields(view, a, b) if k == 2 and n in {1, 2}}
+                if entry.get(1) == "location":
+                    found.add(entry.get(2, ""))
+    return frozenset(found)
 
 
 def _text(view: memoryview, start: int, end: int) -> str:

@@ -39,7 +39,7 @@ def decode_simcc(simcc_x: Floats, simcc_y: Floats, *, split_ratio: float = 2.0) 
     best_x = np.take_along_axis(simcc_x, at_x[..., None], axis=2)[..., 0]
     best_y = np.take_along_axis(simcc_y, at_y[..., None], axis=2)[..., 0]
     scores = np.minimum(best_x, best_y).astype(np.float32, copy=False)
-    return mask_unfound(keypoints, scores), scores
+    return mask_unfound(keypoints, scores)
 
 
 def average_mirrored(
@@ -97,9 +97,14 @@ def mirrored_back(
     return turned, simcc_y.take(flip_index, axis=1)
 
 
-def mask_unfound(keypoints: Floats, scores: Floats) -> Floats:
-    """Return the keypoints with NaN where the score is ≤ 0 (or NaN); changes ``keypoints`` in place when it must."""
-    unfound = ~(scores > 0)
+def mask_unfound(keypoints: Floats, scores: Floats) -> tuple[Floats, Floats]:
+    """Return keypoints and scores in which joints that were not found are NaN; changes both in place when it must.
+
+    Not found is what has a score of 0 or less, and what has none that is finite (half precision overflows); that one
+    becomes 0.
+    """
+    unfound = ~((scores > 0) & (scores < np.inf))
     if unfound.any():
         keypoints[unfound] = np.nan
-    return keypoints
+        scores[~np.isfinite(scores)] = 0
+    return keypoints, scores

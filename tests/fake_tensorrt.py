@@ -18,6 +18,7 @@ import json
 import weakref
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -514,6 +515,8 @@ class OnnxParser:
     def parse(self, model: bytes, path: str | None = None) -> bool:
         try:
             parsed = onnx.load_from_string(bytes(model))
+            if path is not None:
+                onnx.load_external_data_for_model(parsed, str(Path(path).parent))
             onnx.checker.check_model(parsed)
         except Exception as error:
             self._errors.append(ParserError(f"Failed to parse the model: {error}", "", ""))

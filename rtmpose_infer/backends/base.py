@@ -27,9 +27,11 @@ from rtmpose_infer.errors import (
     ShapeError,
 )
 
-__all__ = ["Arrays", "Backend", "BackendConfig", "BackendInfo", "TensorSpec", "run_in_sizes"]
+__all__ = ["Arrays", "Backend", "BackendConfig", "BackendInfo", "TensorSpec", "joined", "run_in_sizes"]
 
 Arrays = dict[str, npt.NDArray[Any]]
+
+_MOST_THREADS = 1024  # a runtime that is told to start millions takes the process down
 
 
 @dataclass(frozen=True)
@@ -101,10 +103,27 @@ class BackendConfig:
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if self.threads is not None and self.threads < 1:
-            raise InputError(f"threads must be at least 1, got {self.threads}.")
+        threads = self.threads
+        if threads is not None and not (isinstance(threads, (int, np.integer)) and 1 <= threads <= _MOST_THREADS):
+            raise InputError(
+                f"threads must be a whole number from 1 to {_MOST_THREADS}, or None for the runtime's own choice, "
+                f"got {threads!r}."
+            )
         if not self.batch_sizes or list(self.batch_sizes) != sorted(set(self.batch_sizes)) or self.batch_sizes[0] < 1:
             raise InputError(f"batch_sizes must be ascending and positive, got {self.batch_sizes}.")
+
+    def mapping_option(self, name: str) -> dict[str, Any]:
+        """Return an option that is itself a mapping of names to values; empty where it was not given.
+
+        Raises:
+            InputError: It is something else.
+        """
+        value = self.options.get(name, {})
+        if not isinstance(value, Mapping):
+            raise InputError(
+                f"{name} must be a mapping of names to values, such as {{'NAME': 'value'}}, got {value!r}."
+            )
+        return {str(key): entry for key, entry in value.items()}
 
 
 class Backend(Closing):
@@ -156,6 +175,11 @@ class Backend(Closing):
                 raise DTypeError(f"input {spec.name!r}", expected=str(spec.dtype), actual=actual)
             if not spec.accepts(array.shape):
                 raise ShapeError(f"input {spec.name!r}", expected=spec.words(), actual=array.shape)
+            if not array.size:
+                expected = f"{spec.words()} with at least one picture"
+                raise ShapeError(
+                    f"input {spec.name!r}", expected=expected, actual=array.shape, hint="Skip empty batches."
+                )
             checked[spec.name] = np.ascontiguousarray(array)
         try:
             answers = self._run(checked)
@@ -206,9 +230,29 @@ def run_in_sizes(feeds: Arrays, sizes: tuple[int, ...], run: Callable[[Arrays], 
             part = {name: _padded(array, size) for name, array in part.items()}
         answer = run(part)
         parts.append(answer if size == rows else {name: value[:rows] for name, value in answer.items()})
-    if len(parts) == 1:
-        return parts[0]
-    return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    return joined(parts)
+
+
+def joined(answers: Sequence[Arrays]) -> Arrays:
+    """Return the answers to the parts of a batch as the answer to the whole.
+
+    Detectors with NMS in the graph may give another number of rows in every call; the shorter ones are padded with
+    zeros, as such a network pads the pictures of one batch.
+
+    Args:
+        answers: Arrays (n, …) by name, at least one set of them, alike but for n and the size of the second axis.
+    """
+    if len(answers) == 1:
+        return answers[0]
+    return {name: _joined([answer[name] for answer in answers]) for name in answers[0]}
+
+
+def _joined(parts: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:
+    rows = {part.shape[1] for part in parts if part.ndim > 1}
+    if len(rows) > 1:
+        widest = max(rows)
+        parts = [np.pad(p, [(0, 0), (0, widest - p.shape[1]), *[(0, 0)] * (p.ndim - 2)]) for p in parts]
+    return np.concatenate(parts)
 
 
 def _padded(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any]:

@@ -15,13 +15,16 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from rtmpose_infer.cache import atomic_write, cache_dir, locked
+from rtmpose_infer.cache import atomic_write, cache_dir, locked, sha256_of
+from rtmpose_infer.errors import ModelError
+from rtmpose_infer.onnx_file import external_data_locations
 
-__all__ = ["EngineCache"]
+__all__ = ["EngineCache", "model_digest"]
 
 _log = logging.getLogger("rtmpose_infer.backends.engine_cache")
 
 _MAGIC = b"rtmpose_infer engine 1\n"
+_WEIGHTS_BESIDE = {".xml", ".param"}  # formats whose weights are the file of the same name with ``.bin``
 
 
 class EngineCache:
@@ -80,6 +83,49 @@ class EngineCache:
             except OSError as error:
                 _log.debug("no lock in %s: %s", self.folder, error)
             yield
+
+
+def model_digest(data: Path | bytes) -> str:
+    """Return a hash of everything a model consists of, the weights in files of their own included.
+
+    Those are the ``.bin`` beside an OpenVINO ``.xml`` or ncnn ``.param``, and the external data of an ONNX file. Of a
+    model in one piece it is the plain sha256 of its content, so that a file and its bytes have the same.
+
+    Args:
+        data: The model's file, or its content.
+
+    Returns:
+        Lower-case hex.
+
+    Raises:
+        ModelError: The file cannot be read. Weights that are missing only change the hash; the runtime reports them.
+    """
+    if isinstance(data, bytes):
+        return hashlib.sha256(data).hexdigest()
+    try:
+        digest = sha256_of(data)
+    except OSError as error:
+        raise ModelError(f"cannot read the model {data}: {error.strerror or error}.") from error
+    parts = [f"{path.as_posix()} {part}\n" for path in _beside(data) if (part := _digest_of_part(data.parent / path))]
+    return hashlib.sha256("".join([digest, "\n", *parts]).encode()).hexdigest() if parts else digest
+
+
+def _beside(model: Path) -> list[Path]:
+    """Return where the other files of a model lie, relative to its folder and never outside of it."""
+    if model.suffix in _WEIGHTS_BESIDE:
+        return [Path(model.with_suffix(".bin").name)]
+    try:
+        paths = {Path(location) for location in external_data_locations(model)}
+    except ModelError:
+        return []  # the runtime says what is wrong with the file
+    return sorted(path for path in paths if not path.anchor and ".." not in path.parts)
+
+
+def _digest_of_part(path: Path) -> str:
+    try:
+        return sha256_of(path) if path.is_file() else ""
+    except (OSError, ValueError):  # a name that no file can have is an error on some systems
+        return ""
 
 
 def _text(key: Mapping[str, Any]) -> bytes:

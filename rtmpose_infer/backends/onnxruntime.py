@@ -38,8 +38,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec, run_in_sizes
-from rtmpose_infer.backends.engine_cache import EngineCache
-from rtmpose_infer.cache import sha256_of
+from rtmpose_infer.backends.engine_cache import EngineCache, model_digest
 from rtmpose_infer.errors import BackendUnavailableError, DeviceUnavailableError, InputError, ModelError
 
 if TYPE_CHECKING:
@@ -193,20 +192,19 @@ class OnnxRuntimeBackend(Backend):
         if not self._bound:
             values = self._session.run(self._output_names, feeds)
             return dict(zip(self._output_names, values, strict=True))
-        if self.batch_sizes is not None:
-            return run_in_sizes(feeds, self.batch_sizes, self._run_bound)
-        return self._run_bound(feeds)
+        with self._lock:  # for all parts of a batch, so that closing waits for the last
+            if self.batch_sizes is not None:
+                return run_in_sizes(feeds, self.batch_sizes, self._run_bound)
+            return self._run_bound(feeds)
 
     def _run_bound(self, feeds: Arrays) -> Arrays:
-        session = self._session
         key = tuple(array.shape for array in feeds.values())
-        with self._lock:
-            binding = self._bindings.get(key)
-            if binding is None:
-                number = len(self._bindings) + 1 if self._cuda_graphs else None
-                binding = _Binding(self._ort, session, feeds, self._output_names, self._device, graph=number)
-                self._bindings[key] = binding
-            return binding.run(feeds)
+        binding = self._bindings.get(key)
+        if binding is None:
+            number = len(self._bindings) + 1 if self._cuda_graphs else None
+            binding = _Binding(self._ort, self._session, feeds, self._output_names, self._device, graph=number)
+            self._bindings[key] = binding
+        return binding.run(feeds)
 
     def describe(self) -> BackendInfo:
         """Return the version and the provider that really runs."""
@@ -280,7 +278,7 @@ class _Loader:
 
     def session(self) -> Any:
         level = self._config.options.get("graph_optimization_level", "all")
-        if level not in _LEVELS:
+        if not isinstance(level, str) or level not in _LEVELS:
             raise InputError(f"graph_optimization_level must be {', '.join(_LEVELS)}, got {level!r}.")
         if self._provider not in self._ort.get_available_providers():
             raise DeviceUnavailableError(
@@ -292,19 +290,21 @@ class _Loader:
             _preload(self._ort)
         if self._provider == _CPU and level != "disable" and self._config.options.get("cache", True):
             return self._cached(level)
+        return self._made(self._source(), level)
+
+    def _source(self) -> bytes | str:
         data = self._model.data
-        return self._made(data if isinstance(data, bytes) else str(data), level)
+        return data if isinstance(data, bytes) else str(data)
 
     def _cached(self, level: str) -> Any:
         """Return the session of the optimised graph in the cache, or put it there."""
-        data = self._model.data
         cache = EngineCache("onnxruntime", self._config.cache_dir)
         key = {
-            "model": hashlib.sha256(data).hexdigest() if isinstance(data, bytes) else sha256_of(data),
+            "model": model_digest(self._model.data),
             "onnxruntime": f"{self._ort.__version__} {self._ort.get_build_info()}",
             "processor": _processor(),
             "level": level,
-            "session_config": {str(k): str(v) for k, v in self._config.options.get("session_config", {}).items()},
+            "session_config": {k: str(v) for k, v in self._config.mapping_option("session_config").items()},
         }
         optimised = cache.load(key, kind="onnx")
         if optimised is not None:
@@ -312,12 +312,16 @@ class _Loader:
                 return self._made(optimised, "disable")
             except ModelError as error:
                 _log.warning("an optimised graph in the cache is refused; it is made again: %s", error)
-        with tempfile.TemporaryDirectory(prefix="rtmpose-onnx-") as folder:
-            target = Path(folder) / "optimised.onnx"
-            session = self._made(data if isinstance(data, bytes) else str(data), level, optimised=target)
-            # Weights beyond 2 GB, or files beside the model, make no single file.
-            if target.is_file() and len(list(Path(folder).iterdir())) == 1:
-                cache.store(key, target.read_bytes(), kind="onnx")
+        try:
+            with tempfile.TemporaryDirectory(prefix="rtmpose-onnx-") as folder:
+                target = Path(folder) / "optimised.onnx"
+                session = self._made(self._source(), level, optimised=target)
+                # Weights beyond 2 GB, or files beside the model, make no single file.
+                if target.is_file() and len(list(Path(folder).iterdir())) == 1:
+                    cache.store(key, target.read_bytes(), kind="onnx")
+        except (OSError, ModelError) as error:  # ONNX Runtime blames the model also where it cannot write the graph
+            session = self._made(self._source(), level)
+            _log.warning("no optimised graph is kept for the next start (%s); is the temporary folder full?", error)
         return session
 
     def _made(self, data: bytes | str, level: str, *, optimised: Path | None = None) -> Any:
@@ -329,9 +333,15 @@ class _Loader:
         options.graph_optimization_level = getattr(ort.GraphOptimizationLevel, _LEVELS[level])
         if optimised is not None:
             options.optimized_model_filepath = str(optimised)
-        entries = _waiting(ort.__version__) | dict(self._config.options.get("session_config", {}))
-        for key, value in entries.items():
-            options.add_session_config_entry(str(key), str(value))
+        entries = _waiting(ort.__version__) | self._config.mapping_option("session_config")
+        try:
+            for key, value in entries.items():
+                options.add_session_config_entry(key, str(value))
+        except (RuntimeError, ValueError) as error:
+            raise InputError(
+                f"session_config has an entry that ONNX Runtime does not take: {error}. Expected names and values as its "
+                "list of session configuration keys has them; correct the entry or leave it out."
+            ) from error
         providers: list[Any] = [(self._provider, self._provider_options)]
         if self._provider != _CPU:
             providers.append(_CPU)  # for the operators the provider does not have
@@ -375,7 +385,7 @@ def _provider_options(config: BackendConfig, provider: str, index: int | None) -
             options["enable_cuda_graph"] = "1"
     if index is not None:
         options["device_id"] = str(index)
-    return options | {str(k): str(v) for k, v in config.options.get("provider_options", {}).items()}
+    return options | {key: str(value) for key, value in config.mapping_option("provider_options").items()}
 
 
 def _is_the_device(error: Exception) -> bool:

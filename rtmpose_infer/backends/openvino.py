@@ -32,7 +32,6 @@ Decisions:
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib
 import io
 import logging
@@ -50,11 +49,17 @@ from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 import numpy as np
+import numpy.typing as npt
 
 from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec, run_in_sizes
-from rtmpose_infer.backends.engine_cache import EngineCache
-from rtmpose_infer.cache import sha256_of
-from rtmpose_infer.errors import BackendUnavailableError, DeviceUnavailableError, InputError, ModelError
+from rtmpose_infer.backends.engine_cache import EngineCache, model_digest
+from rtmpose_infer.errors import (
+    BackendError,
+    BackendUnavailableError,
+    DeviceUnavailableError,
+    InputError,
+    ModelError,
+)
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -73,6 +78,7 @@ _HINTS = ("latency", "throughput")
 _PRECISIONS = ("f32", "f16", "bf16", "auto", "device")
 _CONVOLUTIONS = {"Convolution", "GroupConvolution", "ConvolutionBackpropData", "GroupConvolutionBackpropData"}
 _FORM = 2  # of what ``_Networks`` makes of a graph before it is compiled; counted up where that changes
+_SOUND_EXPORTS = (2025, 4)  # before, a compiled NonMaxSuppression can be exported and not imported
 _TELEMETRY = "openvino_telemetry"
 _import_lock = threading.Lock()
 
@@ -94,6 +100,7 @@ def load(model: ModelFile, config: BackendConfig) -> OpenVinoBackend:
         BackendUnavailableError: OpenVINO is not installed.
         DeviceUnavailableError: There is no such device here.
         ModelError: OpenVINO cannot read or compile the model.
+        BackendError: A lower precision was asked for, and the temporary folder is missing or full.
         InputError: An option or device is unknown.
     """
     ov = import_openvino()
@@ -156,15 +163,15 @@ class OpenVinoBackend(Backend):
         )
 
     def _run(self, feeds: Arrays) -> Arrays:
+        pools = self._pools  # closing takes them from later calls, not from this one
         if self.batch_sizes is not None:
-            return run_in_sizes(feeds, self.batch_sizes, self._run_prepared)
-        pool = self._pools[None]
+            return run_in_sizes(
+                feeds, self.batch_sizes, lambda part: self._run_whole(pools[len(next(iter(part.values())))], part)
+            )
+        pool = pools[None]
         if self._splittable and pool.limit > 1 and len(next(iter(feeds.values()))) > 1:
             return self._run_split(pool, feeds)
         return self._run_whole(pool, feeds)
-
-    def _run_prepared(self, feeds: Arrays) -> Arrays:
-        return self._run_whole(self._pools[len(next(iter(feeds.values())))], feeds)
 
     def _run_whole(self, pool: _RequestPool, feeds: Arrays) -> Arrays:
         request = pool.take()
@@ -293,7 +300,7 @@ class _Settings:
             by_device[name] = own
         properties: dict[str, Any] = {"PERFORMANCE_HINT": hint.upper()}
         properties |= {"DEVICE_PROPERTIES": by_device} if plugin else by_device[devices[0]]
-        properties |= {str(k): v for k, v in options.get("properties", {}).items()}
+        properties |= config.mapping_option("properties")
         target = f"{plugin}:{','.join(devices)}" if plugin else devices[0]
         return cls(
             target=target,
@@ -368,8 +375,23 @@ class _Networks:
         network = self._core.compile_model(self._prepared(batch), self._settings.target, properties)
         exported = io.BytesIO()
         network.export_model(exported)
-        cache.store(key, exported.getvalue(), kind="blob")
+        content = exported.getvalue()
+        if self._can_import(content, properties):
+            cache.store(key, content, kind="blob")
         return network
+
+    def _can_import(self, content: bytes, properties: Mapping[str, Any]) -> bool:
+        """Say whether this release takes back what it exported; one that always does is not asked."""
+        if _release(import_openvino()) >= _SOUND_EXPORTS:
+            return True
+        try:
+            self._core.import_model(content, self._settings.target, properties)
+        except RuntimeError as error:
+            _log.debug(
+                "%s is compiled at every start: OpenVINO refuses its own export (%s)", self._model.name, _words(error)
+            )
+            return False
+        return True
 
     def _prepared(self, batch: int | None) -> Any:
         """Return the graph as it is to be compiled."""
@@ -410,7 +432,7 @@ class _Networks:
     def _key(self, batch: int | None) -> dict[str, Any]:
         core, target = self._core, self._settings.target
         return {
-            "model": _model_hash(self._model.data),
+            "model": model_digest(self._model.data),
             "openvino": import_openvino().get_version(),
             "device": target,
             "name": str(core.get_property(target, "FULL_DEVICE_NAME")),
@@ -461,33 +483,50 @@ def _quicken_arg_max(network: Any) -> None:
 
 
 def _exact_at_the_end(core: Any, network: Any) -> Any:
-    """Return the graph with the wish that what follows its last convolution be computed in float32."""
+    """Return the graph with the wish that what follows its last convolution be computed in float32.
+
+    Raises:
+        BackendError: The temporary folder is missing or full.
+    """
+    try:
+        graph, weights = _written_out(network)
+        _mark_as_exact(graph)
+        return core.read_model(ET.tostring(graph), import_openvino().Tensor(weights))
+    except (OSError, RuntimeError, ET.ParseError) as error:  # OpenVINO 2024 notices a full disk only when it reads
+        raise BackendError(
+            f"a graph for lower precision goes through the temporary folder, and that failed ({_words(error)}). "
+            "Make room there, set TMPDIR to a folder that may be written, or load with precision='f32'."
+        ) from error
+
+
+def _written_out(network: Any) -> tuple[ET.Element, npt.NDArray[np.uint8]]:
+    """Return a graph in OpenVINO's own file format, and its weights."""
     with tempfile.TemporaryDirectory(prefix="rtmpose_infer-") as folder:
         file = Path(folder) / "network.xml"
         import_openvino().serialize(network, str(file), str(file.with_suffix(".bin")))
-        tree = ET.parse(file)  # noqa: S314  # OpenVINO wrote it just now
-        sources: dict[str, list[str]] = {}
-        for edge in tree.iterfind("edges/edge"):
-            sources.setdefault(edge.attrib["to-layer"], []).append(edge.attrib["from-layer"])
-        layers = {layer.attrib["id"]: layer for layer in tree.iterfind("layers/layer")}
-        coarse: set[str] = set()
-        pending = [number for number, layer in layers.items() if layer.attrib["type"] in _CONVOLUTIONS]
-        while pending:
-            number = pending.pop()
-            if number not in coarse:
-                coarse.add(number)
-                pending += sources.get(number, [])
-        for number in layers.keys() - coarse:
-            layer = layers[number]
-            if layer.attrib["type"] not in {"Const", "Parameter", "Result"}:
-                notes = layer.find("rt_info")
-                if notes is None:
-                    notes = ET.SubElement(layer, "rt_info")
-                ET.SubElement(notes, "attribute", {"name": "precise", "version": "0"})
-        tree.write(file)
-        # From memory, so that the folder can go: weights are mapped from a file, not read.
-        weights = np.fromfile(file.with_suffix(".bin"), np.uint8)
-        return core.read_model(file.read_bytes(), import_openvino().Tensor(weights))
+        return ET.parse(file).getroot(), np.fromfile(file.with_suffix(".bin"), np.uint8)  # noqa: S314  # its own XML
+
+
+def _mark_as_exact(graph: ET.Element) -> None:
+    """Mark all layers that no convolution depends on."""
+    sources: dict[str, list[str]] = {}
+    for edge in graph.iterfind("edges/edge"):
+        sources.setdefault(edge.attrib["to-layer"], []).append(edge.attrib["from-layer"])
+    layers = {layer.attrib["id"]: layer for layer in graph.iterfind("layers/layer")}
+    coarse: set[str] = set()
+    pending = [number for number, layer in layers.items() if layer.attrib["type"] in _CONVOLUTIONS]
+    while pending:
+        number = pending.pop()
+        if number not in coarse:
+            coarse.add(number)
+            pending += sources.get(number, [])
+    for number in layers.keys() - coarse:
+        layer = layers[number]
+        if layer.attrib["type"] not in {"Const", "Parameter", "Result"}:
+            notes = layer.find("rt_info")
+            if notes is None:
+                notes = ET.SubElement(layer, "rt_info")
+            ET.SubElement(notes, "attribute", {"name": "precise", "version": "0"})
 
 
 def import_openvino() -> ModuleType:
@@ -496,22 +535,23 @@ def import_openvino() -> ModuleType:
     Raises:
         BackendUnavailableError: OpenVINO is not installed.
     """
-    loaded = sys.modules.get("openvino")
-    if loaded is not None:
-        return loaded
     with _import_lock:
-        before = sys.modules.get(_TELEMETRY)
-        if before is None:
+        hidden = "openvino" not in sys.modules and sys.modules.get(_TELEMETRY) is None
+        if hidden:
             sys.modules[_TELEMETRY] = None  # type: ignore[assignment]  # Python's way to say: not installed
         try:
-            return importlib.import_module("openvino")
+            # What sys.modules has may be half imported, by a thread that does not come through here; this waits for it.
+            ov = importlib.import_module("openvino")
         except ImportError as error:
             raise BackendUnavailableError(
                 "OpenVINO is not installed: pip install 'rtmpose-infer[openvino]'."
             ) from error
         finally:
-            if before is None:
+            if hidden:
                 del sys.modules[_TELEMETRY]
+        # The first use of each fills a table, and two threads that are at that at once wait for each other for ever.
+        ov.Type(np.float32).to_dtype()
+        return ov
 
 
 @lru_cache(maxsize=1)
@@ -522,6 +562,10 @@ def _core() -> Any:
 
 def _version(ov: ModuleType) -> str:
     return str(ov.get_version()).split("-")[0]
+
+
+def _release(ov: ModuleType) -> tuple[int, ...]:
+    return tuple(int(part) for part in _version(ov).split(".")[:2] if part.isdigit())
 
 
 def _parsed_device(device: str) -> tuple[str, tuple[str, ...]]:
@@ -565,7 +609,7 @@ def _reason(core: Any, device: str) -> str:
     return "its driver is missing or does not see the device"
 
 
-def _words(error: RuntimeError) -> str:
+def _words(error: Exception) -> str:
     """Return what an error of OpenVINO says, without the places in its source that it lists first."""
     lines = [line.strip() for line in str(error).splitlines()]
     said = [line for line in lines if line and not line.startswith(("Exception from", "Check '"))]
@@ -579,15 +623,6 @@ def _can_export(core: Any, target: str) -> bool:
         return "EXPORT_IMPORT" in core.get_property(target, "OPTIMIZATION_CAPABILITIES")
     except RuntimeError:
         return False
-
-
-def _model_hash(data: Path | bytes) -> str:
-    if isinstance(data, bytes):
-        return hashlib.sha256(data).hexdigest()
-    weights = data.with_suffix(".bin")
-    if data.suffix == ".xml" and weights.is_file():
-        return sha256_of(data) + sha256_of(weights)
-    return sha256_of(data)
 
 
 def _property(compiled: Any, name: str) -> Any:

@@ -15,7 +15,6 @@ What the adapter uses of TensorRT is pinned by the signature list of its tests; 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import threading
 import time
@@ -25,14 +24,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec
+from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec, joined
 from rtmpose_infer.backends.cuda_memory import CudaMemory, Recording, open_cuda
-from rtmpose_infer.backends.engine_cache import EngineCache
+from rtmpose_infer.backends.engine_cache import EngineCache, model_digest
 from rtmpose_infer.errors import (
     BackendUnavailableError,
     ClosedError,
@@ -155,7 +153,7 @@ class TensorRtBackend(Backend):
             self._run_batch({name: array[first : first + most] for name, array in feeds.items()})
             for first in range(0, count, most)
         ]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return joined(parts)
 
     def _run_batch(self, feeds: Arrays) -> Arrays:
         with self._lock, self._memory.current():
@@ -441,11 +439,10 @@ def _engine(
     trt: ModuleType, model: ModelFile, config: BackendConfig, options: _Options, memory: CudaMemory
 ) -> tuple[Any, Any]:
     """Return the engine and the runtime that owns it."""
-    data = model.data if isinstance(model.data, bytes) else model.data.read_bytes()
     major, minor = memory.compute_capability
     device = {"tensorrt": str(trt.__version__), "device": memory.device_name, "architecture": f"{major}.{minor}"}
     key = device | {
-        "model": hashlib.sha256(data).hexdigest(),
+        "model": model_digest(model.data),
         "precision": model.spec.precision,
         "batch_sizes": list(config.batch_sizes),
         "input_size_wh": list(model.spec.input_size_wh),
@@ -463,7 +460,7 @@ def _engine(
             engine = _kept(cache, key, runtime)
             if engine is None:
                 with _quoting_errors(trt):
-                    plan = _Build(trt, model, config, options).run(data, cache, device)
+                    plan = _Build(trt, model, config, options).run(cache, device)
                     engine = runtime.deserialize_cuda_engine(plan)
                     if engine is None:
                         raise EngineBuildError(f"TensorRT cannot load the engine it just built for {model.name}.")
@@ -490,7 +487,7 @@ class _Build:
         self._sizes = config.batch_sizes
         self._options = options
 
-    def run(self, data: bytes, cache: EngineCache, device: Mapping[str, str]) -> bytes:
+    def run(self, cache: EngineCache, device: Mapping[str, str]) -> bytes:
         """Return the serialised engine."""
         trt = self._trt
         started = time.monotonic()
@@ -499,8 +496,9 @@ class _Build:
         network = builder.create_network(1 << int(trt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
         parser = trt.OnnxParser(network, _logger(trt))
         # Weights that lie beside the model are found by its path.
-        beside = (str(self._model.data),) if isinstance(self._model.data, Path) else ()
-        if not parser.parse(data, *beside):
+        source = self._model.data
+        content, beside = (source, ()) if isinstance(source, bytes) else (source.read_bytes(), (str(source),))
+        if not parser.parse(content, *beside):
             raise ModelError(f"TensorRT cannot read {self._model.name}: {_parser_errors(parser)}.")
         settings = builder.create_builder_config()
         if self._options.workspace_mb is not None:

@@ -152,7 +152,7 @@ class OfflineTracker(Closing):
             networks["pose"] = pipeline.estimator
         return {
             "video": video_id,
-            **{name: network.spec.to_json() for name, network in networks.items() if network is not None},
+            **{name: network.fingerprint() for name, network in networks.items() if network is not None},
             "runtime": {k: [v.runtime, v.version, v.device] for k, v in pipeline.describe().items()},
             "key_interval": self.config.key_interval,
             # With a flip test it decides which halves are made; without, it may change between two runs.
@@ -567,13 +567,15 @@ def _loaded(scratch: Spool, index: int, becomes: Mapping[int, int]) -> dict[str,
 def _smoothed(
     frames: dict[int, dict[str, npt.NDArray[Any]]], times_s: npt.NDArray[np.float64], width_s: float, *, workers: int
 ) -> dict[tuple[int, int], npt.NDArray[np.float32]]:
-    rows: dict[int, list[tuple[int, int]]] = {}
+    """Return each person's smoothed joints, (K, 2), by identity and frame."""
+    # Not across a change of the frame's size, at which the same place has other pixels.
+    rows: dict[tuple[int, tuple[int, ...]], list[tuple[int, int]]] = {}
     for index, data in frames.items():
         for row, track_id in enumerate(data["track_ids"].tolist()):
-            rows.setdefault(track_id, []).append((index, row))
+            rows.setdefault((track_id, tuple(data["size_wh"].tolist())), []).append((index, row))
 
-    def one(track_id: int) -> npt.NDArray[np.float32]:
-        places = rows[track_id]
+    def one(whose: tuple[int, tuple[int, ...]]) -> npt.NDArray[np.float32]:
+        places = rows[whose]
         keypoints = np.stack([frames[i]["keypoints"][r] for i, r in places])
         scores = np.stack([frames[i]["keypoint_scores"][r] for i, r in places])
         views = np.array([frames[i]["view"] for i, _ in places])
@@ -581,8 +583,8 @@ def _smoothed(
 
     smooth: dict[tuple[int, int], npt.NDArray[np.float32]] = {}
     with ThreadPoolExecutor(workers, thread_name_prefix="rtmpose-smoothing") as pool:
-        for track_id, poses in zip(rows, pool.map(one, rows), strict=True):
-            smooth |= {(track_id, index): pose for (index, _), pose in zip(rows[track_id], poses, strict=True)}
+        for whose, poses in zip(rows, pool.map(one, rows), strict=True):
+            smooth |= {(whose[0], index): pose for (index, _), pose in zip(rows[whose], poses, strict=True)}
     return smooth
 
 

@@ -152,7 +152,8 @@ def _parabola(
         - m[1] * (s[1] * s4 - s[2] * s[3])[..., None]
         + m[2] * (s[1] * s[3] - s[2] * s2)[..., None]
     )
-    return np.where(determinant[..., None] > 1e-12, top / np.maximum(determinant, 1e-12)[..., None], values)
+    least = 1e-12 * np.maximum(s[0], 1e-12) ** 3  # of frames that carry next to no weight as of others
+    return np.where((determinant > least)[..., None], top / np.maximum(determinant, least)[..., None], values)
 
 
 def _common_motion(residual: npt.NDArray[np.float64], known: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:

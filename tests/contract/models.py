@@ -61,6 +61,51 @@ def deploy_pose(path: Path, *, batch: int | None = None) -> ModelFile:
     return _written(path, nodes, ("frames_u8", TensorProto.UINT8, [HEIGHT, WIDTH, 3]), outputs, DEPLOY_SPEC, batch)
 
 
+def bright_columns(path: Path) -> ModelFile:
+    """A detector whose boxes are the columns that are bright in any picture of a call, so their number varies."""
+    nodes = [
+        helper.make_node("ReduceMean", ["input"], ["light"], axes=[1, 2], keepdims=0),
+        helper.make_node("ReduceMax", ["light"], ["brightest"], axes=[0], keepdims=0),
+        helper.make_node("Greater", ["brightest", "half"], ["bright"]),
+        helper.make_node("NonZero", ["bright"], ["places"]),
+        helper.make_node("Squeeze", ["places", "first"], ["columns"]),
+        helper.make_node("Gather", ["light", "columns"], ["found"], axis=1),
+        helper.make_node("Unsqueeze", ["found", "last"], ["value"]),
+        helper.make_node("Concat", ["value"] * 5, ["dets"], axis=2),
+        helper.make_node("Cast", ["found"], ["labels"], to=TensorProto.INT64),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "bright columns",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["n", 3, HEIGHT, WIDTH])],
+        [
+            helper.make_tensor_value_info("dets", TensorProto.FLOAT, ["n", "found", 5]),
+            helper.make_tensor_value_info("labels", TensorProto.INT64, ["n", "found"]),
+        ],
+        [
+            numpy_helper.from_array(np.float32(0.5), "half"),
+            numpy_helper.from_array(np.array([0]), "first"),
+            numpy_helper.from_array(np.array([2]), "last"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    spec = ModelSpec(task="detection", head="nms", input_size_wh=(WIDTH, HEIGHT))
+    helper.set_model_props(model, {METADATA_KEY: spec.to_json()})
+    onnx.save(model, path)
+    return load_model_file(path, task="detection")
+
+
+def with_weights_beside(source: Path, folder: Path, *, factor: float) -> ModelFile:
+    """Return the network with its weights multiplied and in a file of their own; the graph's file is always the same."""
+    model = onnx.load(source)
+    for weights in model.graph.initializer:
+        weights.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weights) * np.float32(factor), weights.name))
+    folder.mkdir(exist_ok=True)
+    (folder / "graph.weights").unlink(missing_ok=True)  # saving appends to what is there
+    onnx.save(model, folder / "graph.onnx", save_as_external_data=True, location="graph.weights", size_threshold=0)
+    return load_model_file(folder / "graph.onnx", task="pose")
+
+
 def raw_answer(planes: np.ndarray) -> dict[str, np.ndarray]:
     """What ``raw_pose`` gives for (n, 3, H, W) float32."""
     maps = np.einsum("kc,nchw->nkhw", _WEIGHTS, planes) + _BIAS[:, None, None]

@@ -143,6 +143,37 @@ def test_refuses_wrong_types_and_shapes(runtime: Runtime) -> None:
     check(run_raw(backend, good), models.raw_answer(good))  # and is none the worse for it
 
 
+def test_refuses_an_empty_batch(runtime: Runtime) -> None:
+    with pytest.raises(ShapeError, match="at least one picture"):
+        run_raw(runtime.load("raw"), models.planes(0))
+
+
+def test_pictures_in_which_more_or_less_is_found_go_in_one_batch(runtime: Runtime, tmp_path: Path) -> None:
+    if not runtime.takes_graphs_whole:
+        pytest.skip(f"{runtime.name} has no detector with suppression in its graph")
+    planes = np.zeros((3, 3, models.HEIGHT, models.WIDTH), np.float32)
+    for picture, bright in zip(planes, (3, 7, 1), strict=True):
+        picture[:, :, :bright] = 1
+    backend = runtime.open(models.bright_columns(tmp_path / "columns.onnx"), batch_sizes=(1, 2))
+    answer = run_raw(backend, planes)
+    assert answer["dets"].shape == (3, 7, 5)
+    assert answer["labels"].sum(axis=1).tolist() == [3, 7, 1]
+
+
+def test_new_weights_in_a_file_of_their_own_are_not_taken_for_the_old(runtime: Runtime, tmp_path: Path) -> None:
+    if not runtime.takes_graphs_whole:
+        pytest.skip(f"{runtime.name} reads another form")
+    source = runtime.files("raw", None).data
+    planes = models.planes(2)
+    graphs = []
+    for factor in (1.0, 2.0, 1.0):
+        file = models.with_weights_beside(source, tmp_path / "beside", factor=factor)
+        graphs.append(file.data.read_bytes())
+        with runtime.open(file) as backend:
+            check(run_raw(backend, planes), {k: factor * v for k, v in models.raw_answer(planes).items()})
+    assert len(set(graphs)) == 1
+
+
 def test_a_closed_network_says_so(runtime: Runtime) -> None:
     backend = runtime.load("raw")
     backend.close()

@@ -12,7 +12,8 @@ from rtmpose_infer import PosePipeline
 from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import InferenceError, InputError
 from rtmpose_infer.offline import OfflineConfig, OfflineTracker
-from tests.painted import Painted, joints_of, paint, painted_estimator, painted_pipeline
+from tests.painted import Painted, joints_of, paint, painted_detector, painted_estimator, painted_pipeline
+from tests.tiny_onnx import light_detector, light_pose, write
 
 RATE = 30.0
 Boxes = dict[int, tuple[int, int, int, int]]
@@ -217,6 +218,46 @@ def test_a_file_of_the_work_in_progress_that_is_broken_is_computed_again(tmp_pat
     again = track(painted, video(20), work_dir=tmp_path)
     for a, b in zip(whole, again, strict=True):
         np.testing.assert_array_equal(a.keypoints, b.keypoints)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2])
+def test_joints_are_not_smoothed_across_a_change_of_the_frames_size(scale: float) -> None:
+    people = {0: (100, 60, 180, 260), 2: (450, 100, 530, 300)}
+    scaled = {colour: tuple(int(v * scale) for v in box) for colour, box in people.items()}
+    scenes = [people] * 21 + [scaled] * 19
+    frames = [
+        (paint(scene, (640, 360) if scene is people else (int(640 * scale), int(360 * scale))), i / RATE)
+        for i, scene in enumerate(scenes)
+    ]
+    for poses, scene in zip(track(painted_pipeline(), frames), scenes, strict=True):
+        assert len(poses) == 2
+        for keypoints in poses.keypoints:
+            assert min(np.abs(keypoints - joints_of(box)).max() for box in scene.values()) < 4 * max(scale, 1)
+
+
+def test_work_of_other_settings_of_the_networks_is_refused(tmp_path: Path) -> None:
+    def work(**options):
+        pipeline = PosePipeline(detector=painted_detector(**options)[0], pose=painted_estimator()[0])
+        return list(OfflineTracker(pipeline).track(video(12), work_dir=tmp_path))
+
+    work()
+    for options in ({"score_threshold": np.float32(0.5)}, {"iou_threshold": 0.5}, {"max_detections": 1}):
+        with pytest.raises(InputError, match=str(tmp_path)):
+            work(**options)
+
+
+def test_work_of_other_weights_is_refused(tmp_path: Path) -> None:
+    frames = video(12)
+    pose = write(tmp_path / "pose.onnx", light_pose())
+    for margin in (2, 5):
+        detector = write(tmp_path / f"{margin}.onnx", light_detector(margin=margin))
+        with PosePipeline(detector=detector, pose=pose, backend="onnxruntime", threads=1) as pipeline:
+            tracker = OfflineTracker(pipeline)
+            if margin == 5:
+                with pytest.raises(InputError, match="work"):
+                    list(tracker.track(frames, work_dir=tmp_path / "work"))
+            else:
+                list(tracker.track(frames, work_dir=tmp_path / "work"))
 
 
 def test_the_work_of_another_video_is_refused(tmp_path: Path) -> None:

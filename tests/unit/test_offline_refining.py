@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -104,3 +105,11 @@ def test_somebody_standing_still_stays_there(count: int, width_s: float, place: 
     still = np.full((count, 17, 2), place, np.float32)
     smooth = smooth_two_way(still, np.full((count, 17), 0.5, np.float32), np.arange(count) / 30, width_s=width_s)
     np.testing.assert_allclose(smooth, still, atol=1e-2)
+
+
+@pytest.mark.parametrize("joints", [1, 2])
+def test_joints_of_somebody_without_extent_are_smoothed_too(joints: int) -> None:
+    rng = np.random.default_rng(0)
+    shaking = (100 + rng.normal(0, 2, (120, joints, 2))).astype(np.float32)
+    smooth = smooth_two_way(shaking, np.full((120, joints), 0.9, np.float32), np.arange(120) / 30, width_s=0.05)
+    assert np.diff(smooth, 2, axis=0).std() < 0.3 * np.diff(shaking, 2, axis=0).std()

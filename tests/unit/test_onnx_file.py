@@ -10,10 +10,10 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from onnx import helper
+from onnx import TensorProto, helper, numpy_helper
 
 from rtmpose_infer.errors import ModelError
-from rtmpose_infer.onnx_file import OnnxHeader, read_onnx_header
+from rtmpose_infer.onnx_file import OnnxHeader, external_data_locations, read_onnx_header
 from tests.tiny_onnx import OPSET, declared_onnx, light_detector, light_pose, write
 
 DTYPES = ["float32", "float16", "float64", "uint8", "int64", "int32", "bool"]
@@ -171,3 +171,66 @@ def test_published_models_read_as_the_onnx_package_reads_them(shared):
         header = plain(read_onnx_header(path))
         expected = by_the_onnx_package(path.read_bytes())
         assert (header.inputs, header.outputs) == (expected.inputs, expected.outputs), path.name
+
+
+# ---------------------------------------------------------------------------------------- weights in files of their own
+
+
+def elsewhere(location: str) -> onnx.TensorProto:
+    """Return a tensor whose values lie in another file."""
+    tensor = TensorProto(name="weights", data_type=TensorProto.FLOAT, dims=[4], data_location=TensorProto.EXTERNAL)
+    tensor.external_data.add(key="location", value=location)
+    tensor.external_data.add(key="offset", value="4096")
+    return tensor
+
+
+def around(*nodes: onnx.NodeProto, weights: onnx.TensorProto | None = None) -> bytes:
+    """Return a model of some nodes and weights, which need not fit together."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [4]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", values[:1], values[1:], [weights] if weights else [])
+    return helper.make_model(graph).SerializeToString()
+
+
+def test_external_data_is_found_in_weights_constants_branches_and_functions(tmp_path):
+    constant = helper.make_node("Constant", [], ["c"], value=elsewhere("constant"))
+    branch = helper.make_graph([constant], "branch", [], [], [elsewhere("branch")])
+    content = around(
+        helper.make_node("If", ["x"], ["y"], then_branch=branch, else_branch=branch),
+        helper.make_node("Constant", [], ["d"], value=elsewhere("sub/constant")),
+        weights=elsewhere("weights"),
+    )
+    expected = {"constant", "branch", "sub/constant", "weights"}
+    assert external_data_locations(content) == external_data_locations(write(tmp_path / "m.onnx", content)) == expected
+    model = onnx.load_from_string(around())
+    model.functions.append(helper.make_function("own", "f", [], ["c"], [constant], []))
+    assert external_data_locations(model.SerializeToString()) == {"constant"}
+
+
+def test_a_model_in_one_piece_has_no_external_data():
+    assert external_data_locations(light_pose()) == frozenset()
+    named = helper.make_node("Identity", ["location"], ["y"])
+    assert (
+        external_data_locations(around(named, weights=numpy_helper.from_array(np.zeros(3), "location"))) == frozenset()
+    )
+
+
+@given(st.binary(max_size=400))
+def test_random_bytes_have_external_data_or_are_a_model_error(content):
+    with contextlib.suppress(ModelError):
+        external_data_locations(content)
+
+
+def test_scrambled_external_data_is_found_or_a_model_error():
+    rng = random.Random(6)
+    content = around(helper.make_node("Constant", [], ["y"], value=elsewhere("a")), weights=elsewhere("b"))
+    for _ in range(2000):
+        scrambled = bytearray(content)
+        for _ in range(rng.randint(1, 4)):
+            scrambled[rng.randrange(len(scrambled))] = rng.randrange(256)
+        with contextlib.suppress(ModelError):
+            external_data_locations(bytes(scrambled))
+
+
+def test_a_missing_file_has_no_external_data_to_tell_of(tmp_path):
+    with pytest.raises(ModelError, match="cannot read"):
+        external_data_locations(tmp_path / "none.onnx")

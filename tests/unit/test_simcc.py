@@ -88,6 +88,16 @@ def test_nobody_is_nobody():
 
 def test_masking_touches_only_what_was_not_found():
     keypoints = np.arange(8, dtype=np.float32).reshape(1, 4, 2)
-    masked = mask_unfound(keypoints.copy(), np.array([[0.1, 0.0, -1.0, np.nan]], np.float32))
+    masked, scores = mask_unfound(keypoints.copy(), np.array([[0.1, 0.0, -1.0, np.nan]], np.float32))
     np.testing.assert_array_equal(masked[0, 0], keypoints[0, 0])
     assert np.isnan(masked[0, 1:]).all()
+    np.testing.assert_array_equal(scores, np.array([[0.1, 0.0, -1.0, 0.0]], np.float32))
+
+
+def test_a_joint_whose_score_overflowed_was_not_found():
+    simcc_x, simcc_y = np.zeros((1, 2, 8), np.float32), np.zeros((1, 2, 8), np.float32)
+    simcc_x[0, :, 3], simcc_y[0, 0, 2], simcc_y[0, 1, 2] = np.inf, 0.5, np.inf
+    keypoints, scores = decode_simcc(simcc_x, simcc_y)
+    np.testing.assert_array_equal(scores, [[np.float32(0.5), 0]])
+    assert np.isnan(keypoints[0, 1]).all()
+    assert keypoints[0, 0].tolist() == [1.5, 1.0]

@@ -286,10 +286,6 @@ class TestShapes:
         with rig.load(content, batch_sizes=(1, 2)) as backend:
             assert_computes(backend, content, 7)
 
-    def test_an_empty_batch_is_outside_of_every_profile(self, rig: Rig) -> None:
-        with rig.load() as backend, pytest.raises(InferenceError, match="no profile of the engine covers"):
-            backend.run({"frames_u8": pictures(0)})
-
     def test_each_profile_goes_on_where_the_one_before_ends_and_is_tuned_for_its_largest(self, rig: Rig) -> None:
         rig.load(batch_sizes=(1, 4, 16)).close()
         (path,) = (rig.folder / "cache" / "tensorrt").glob("*.engine")

@@ -12,6 +12,7 @@ from rtmpose_infer.backends import (
     backend_names,
     canonical_name,
 )
+from rtmpose_infer.backends.base import joined, run_in_sizes
 from rtmpose_infer.errors import (
     ClosedError,
     DTypeError,
@@ -45,6 +46,7 @@ def ones(*shape: int) -> np.ndarray:
         ({"x": ones(2)}, ShapeError),
         ({"x": ones(1, 3)}, ShapeError),
         ({"x": ones(1, 2, 1)}, ShapeError),
+        ({"x": ones(0, 2)}, ShapeError),
     ],
 )
 def test_feeds_that_do_not_fit_are_refused_before_the_network_runs(feeds, error):
@@ -120,11 +122,44 @@ def test_shapes_are_shown_with_n_for_dynamic():
 
 @pytest.mark.parametrize(
     "fields",
-    [{"threads": 0}, {"batch_sizes": ()}, {"batch_sizes": (4, 2)}, {"batch_sizes": (2, 2)}, {"batch_sizes": (0, 1)}],
+    [
+        *({"threads": t} for t in (0, "2", 1.5, 2**40)),
+        {"batch_sizes": ()},
+        {"batch_sizes": (4, 2)},
+        {"batch_sizes": (2, 2)},
+        {"batch_sizes": (0, 1)},
+    ],
 )
 def test_settings_out_of_range_are_refused(fields):
     with pytest.raises(InputError):
         BackendConfig(**fields)
+
+
+@pytest.mark.parametrize("value", ["x", None, [("a", 1)]])
+def test_an_option_that_should_be_a_mapping_and_is_none_is_refused_by_its_name(value):
+    with pytest.raises(InputError, match="properties must be a mapping"):
+        BackendConfig(options={"properties": value}).mapping_option("properties")
+
+
+def test_the_names_in_an_option_that_is_a_mapping_are_text():
+    assert BackendConfig(options={"properties": {1: 2}}).mapping_option("properties") == {"1": 2}
+    assert BackendConfig().mapping_option("properties") == {}
+
+
+def test_a_batch_in_prepared_sizes_may_give_another_number_of_rows_in_every_call():
+    def as_many_as_the_number(feeds):
+        (number,) = feeds["x"].ravel()
+        return {"dets": np.full((1, int(number), 2), number), "labels": np.full((1, int(number)), number)}
+
+    answer = run_in_sizes({"x": np.array([[2.0], [0.0], [3.0]], np.float32)}, (1,), as_many_as_the_number)
+    assert answer["dets"].shape == (3, 3, 2)
+    assert answer["labels"].tolist() == [[2, 2, 0], [0, 0, 0], [3, 3, 3]]
+
+
+def test_one_answer_joined_is_itself():
+    answer = {"y": ones(2)}
+    assert joined([answer]) is answer
+    assert joined([answer, answer])["y"].tolist() == [1, 1, 1, 1]
 
 
 def test_a_backend_can_be_called_by_its_short_name_in_any_case():

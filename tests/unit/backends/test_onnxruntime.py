@@ -98,6 +98,11 @@ def test_falling_back_happens_only_when_allowed_and_is_logged(caplog):
         BackendConfig(device="openvino:1"),
         BackendConfig(options={"fast": True}),
         BackendConfig(options={"graph_optimization_level": "most"}),
+        BackendConfig(options={"graph_optimization_level": []}),
+        BackendConfig(options={"session_config": "x"}),
+        BackendConfig(options={"session_config": {"": "1"}}),
+        BackendConfig(options={"session_config": {"a": "x" * 10_000}}),
+        BackendConfig(options={"provider_options": "x"}),
     ],
 )
 def test_unknown_devices_and_options_are_input_errors(config):
@@ -292,6 +297,24 @@ def test_threads_take_turns_with_bound_memory(bound):
         list(pool.map(lambda seed: check(bound, 1 + seed % 4, seed=seed), range(40)))
 
 
+def test_closing_in_the_middle_of_a_bound_batch_waits_for_its_last_part(bound, monkeypatch):
+    import threading
+
+    closing = threading.Thread(target=bound.close)
+    run = type(bound)._run_bound
+
+    def close_meanwhile(self, feeds):
+        answer = run(self, feeds)
+        if closing.ident is None:
+            closing.start()
+        return answer
+
+    monkeypatch.setattr(type(bound), "_run_bound", close_meanwhile)
+    check(bound, 11)
+    closing.join()
+    assert bound._session is None
+
+
 # ------------------------------------------------------------------------------------------------------------ cache
 
 
@@ -348,3 +371,30 @@ def test_without_a_cache_nothing_is_written(tiny, tmp_path):
         with load_backend(tiny, backend="ort", config=config) as backend:
             check(backend, 1)
     assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("from_file", [False, True])
+def test_without_room_for_the_optimised_graph_loading_goes_on(tmp_path, monkeypatch, caplog, from_file):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not" / "there"))
+    data = write(tmp_path / "m.onnx", light_detector()) if from_file else light_detector()
+    with caplog.at_level(logging.WARNING), load_backend(model(data), backend="ort") as backend:
+        assert backend.run({"input": bright_square()})["labels"].tolist() == [[0]]
+    assert "no optimised graph is kept" in caplog.text
+
+
+def test_on_a_full_disk_the_model_is_not_blamed(tiny, tmp_path, monkeypatch, caplog):
+    import onnxruntime
+
+    real = onnxruntime.InferenceSession
+
+    def full(data, options, **rest):
+        if options.optimized_model_filepath:
+            raise RuntimeError("INVALID_PROTOBUF : Protobuf serialization failed.")
+        return real(data, options, **rest)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", full)
+    config = BackendConfig(cache_dir=tmp_path / "cache")
+    with caplog.at_level(logging.WARNING), load_backend(tiny, backend="ort", config=config) as backend:
+        check(backend, 2)
+    assert "no optimised graph is kept" in caplog.text
+    assert not list((tmp_path / "cache").rglob("*.onnx"))

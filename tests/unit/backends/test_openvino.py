@@ -19,7 +19,14 @@ pytest.importorskip("openvino", reason="the openvino extra is not installed")
 from rtmpose_infer import zoo
 from rtmpose_infer.backends import BackendConfig, load_backend
 from rtmpose_infer.backends import openvino as adapter
-from rtmpose_infer.errors import DeviceUnavailableError, InferenceError, InputError, ModelError
+from rtmpose_infer.errors import (
+    BackendError,
+    ClosedError,
+    DeviceUnavailableError,
+    InferenceError,
+    InputError,
+    ModelError,
+)
 from rtmpose_infer.model_spec import ModelFile, load_model_file
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
 from tests.contract import models
@@ -91,6 +98,24 @@ def test_low_precision_ends_with_the_last_convolution(folder: Path) -> None:
     exact = dataclasses.replace(config, options={})
     plain = adapter._Networks(adapter._core(), model, adapter._Settings.read(exact), exact)._prepared(None)
     assert not any(is_marked(operation) for operation in plain.get_ordered_ops())
+
+
+@pytest.mark.parametrize("place", ["missing", "full"])
+def test_without_a_temporary_folder_low_precision_says_so(
+    model: ModelFile, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    ov = adapter.import_openvino()
+    if place == "missing":
+        monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "not" / "there"))
+    else:
+        monkeypatch.setattr(
+            ov, "serialize", lambda _, xml, weights: [Path(f).write_bytes(b"<net") for f in (xml, weights)]
+        )
+    with pytest.raises(BackendError, match="TMPDIR") as caught:
+        load(model, folder, options={"precision": "bf16"})
+    assert caught.value.__cause__ is not None
+    with load(model, folder) as backend:
+        check(backend, 1)
 
 
 def arg_max(shape: list[int | None], axis: int):
@@ -186,7 +211,15 @@ def test_other_device_names_are_refused(device: str) -> None:
 
 @pytest.mark.parametrize(
     "options",
-    [{"performance_hint": "fast"}, {"precision": "int3"}, {"streams": 0}, {"streams": "two"}, {"stream": 2}],
+    [
+        {"performance_hint": "fast"},
+        {"precision": "int3"},
+        {"streams": 0},
+        {"streams": "two"},
+        {"stream": 2},
+        {"properties": "x"},
+        {"properties": None},
+    ],
 )
 def test_options_that_mean_nothing_are_refused(options: dict[str, object]) -> None:
     with pytest.raises(InputError, match=next(iter(options))):
@@ -231,6 +264,23 @@ def test_more_threads_than_requests_take_turns(model: ModelFile, folder: Path) -
         assert all(
             f.exception() is None for f in [threads.submit(check, backend, 1 + i % 4, seed=i) for i in range(60)]
         )
+
+
+def test_closing_in_the_middle_of_many_pictures_lets_them_finish(
+    model: ModelFile, folder: Path, static_cpu: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_whole = adapter.OpenVinoBackend._run_whole
+
+    def close_meanwhile(self: adapter.OpenVinoBackend, *args: object) -> object:
+        answer = run_whole(self, *args)
+        self.close()
+        return answer
+
+    backend = load(model, folder, batch_sizes=(1, 2))
+    monkeypatch.setattr(adapter.OpenVinoBackend, "_run_whole", close_meanwhile)
+    check(backend, 5)
+    with pytest.raises(ClosedError):
+        check(backend, 1)
 
 
 class Refusing:
@@ -361,6 +411,41 @@ def test_an_entry_that_openvino_refuses_is_built_again(
     assert "refused" in caplog.text
 
 
+class SameOld:
+    """OpenVINO's core, of a release that does not take back what it exported."""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(adapter._core(), name)
+
+    def import_model(self, *_: object) -> object:
+        raise RuntimeError("Cannot create NonMaxSuppression layer from unsupported opset")
+
+
+def test_what_cannot_be_imported_again_is_not_kept(
+    model: ModelFile, folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(adapter, "_release", lambda _: (2024, 4))
+    config = BackendConfig(cache_dir=folder)
+    networks = adapter._Networks(SameOld(), model, adapter._Settings.read(config), config)
+    with caplog.at_level(logging.DEBUG):
+        networks.compiled()
+    assert not list(folder.rglob("*.blob"))
+    assert "refuses its own export" in caplog.text
+    assert all(record.levelno < logging.WARNING for record in caplog.records)
+    with load(model, folder) as backend:
+        assert compiled(backend) == "now"
+    with load(model, folder) as backend:  # what this release does take back is
+        assert compiled(backend) == "from the cache"
+
+
+def test_a_second_start_of_a_detector_warns_of_nothing(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    detector = load_model_file(zoo.resolve(DEFAULT_DETECTOR), task="detection")
+    with caplog.at_level(logging.WARNING):
+        for _ in range(2):
+            load(detector, folder).close()
+    assert not caplog.records
+
+
 def test_without_a_cache_nothing_is_written(model: ModelFile, folder: Path) -> None:
     with load(model, folder, options={"cache": False}) as backend:
         check(backend, 1)
@@ -408,3 +493,35 @@ def test_importing_openvino_here_reports_to_nobody(tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout == ""
     assert not list(tmp_path.iterdir())
+
+
+HALF_IMPORTED = """
+import threading
+from rtmpose_infer.backends import openvino as adapter
+seen = []
+other = threading.Thread(target=lambda: seen.append(hasattr(adapter.import_openvino(), "Core")))
+other.start()
+other.join(0.2)
+class Core: ...
+filled = []
+class Type:
+    def __init__(self, kind): ...
+    def to_dtype(self): filled.append(adapter._import_lock.locked())
+"""
+
+
+@pytest.mark.parametrize("first", ["import openvino", "adapter.import_openvino()"], ids=["elsewhere", "here"])
+def test_a_thread_that_comes_while_openvino_is_imported_waits_for_all_of_it(tmp_path: Path, first: str) -> None:
+    """A stand-in for OpenVINO has itself imported by another thread while it is half imported.
+
+    Its tables of types, which two threads must not fill at once, are filled before anybody has it.
+    """
+    (tmp_path / "openvino.py").write_text(HALF_IMPORTED, encoding="utf-8")
+    code = (
+        f"import sys; sys.path[:] = {[str(tmp_path), *sys.path]!r}; "
+        f"from rtmpose_infer.backends import openvino as adapter; {first}; "
+        "ov = sys.modules['openvino']; ov.other.join(); assert ov.seen == [True], ov.seen; "
+        "assert ov.filled and all(ov.filled), ov.filled"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
