@@ -221,6 +221,7 @@ class PosePipeline(Closing):
         """
         timestamps_s = timestamps_s or {}
         with self._streams_lock:
+            _check_open(self)
             keys: list[Stream] = []
             streams: list[_Stream] = []
             work: list[_Frame] = []
@@ -237,6 +238,7 @@ class PosePipeline(Closing):
             # Copies advance, so that no stream has changed when another one's frame fails.
             streams = [stream.copy() for stream in streams]
             results = self._advance_all(streams, work)
+            _check_open(self)
             self._streams.update(zip(keys, streams, strict=True))
         return dict(zip(keys, results, strict=True))
 
@@ -248,7 +250,10 @@ class PosePipeline(Closing):
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self._lanes, thread_name_prefix="rtmpose-streams")
         parts = zip(streams, work, strict=True)
-        futures = [self._pool.submit(_advance, networks, [stream], [frame], NO_CLOCK) for stream, frame in parts]
+        try:
+            futures = [self._pool.submit(_advance, networks, [stream], [frame], NO_CLOCK) for stream, frame in parts]
+        except RuntimeError as error:  # the pool was shut down meanwhile
+            raise ClosedError("this PosePipeline was closed meanwhile; make another one.") from error
         wait(futures)
         return [future.result()[0] for future in futures]
 
@@ -326,7 +331,7 @@ class PosePipeline(Closing):
         return self._closed
 
     def close(self) -> None:
-        """Free the networks; may be called twice."""
+        """Free the networks, those that were passed in too; may be called twice."""
         self._closed = True
         if self._pool is not None:
             self._pool.shutdown()
@@ -337,6 +342,11 @@ class PosePipeline(Closing):
             if network is not None:
                 network.close()
         self._streams.clear()
+
+
+def _check_open(pipeline: PosePipeline) -> None:
+    if pipeline.closed:
+        raise ClosedError("this PosePipeline is closed; make another one.")
 
 
 def _load(config: BackendConfig, **networks: Any) -> PosePipeline:
@@ -411,8 +421,7 @@ def _advance(
     pipeline: PosePipeline, streams: Sequence[_Stream], frames: Sequence[_Frame], clock: StageClock
 ) -> list[Poses]:
     """Take one frame of each stream through the networks; no stream changes before all of them have answered."""
-    if pipeline.closed:
-        raise ClosedError("this PosePipeline is closed; make another one.")
+    _check_open(pipeline)
     if pipeline.one_stage is not None:
         if any(frame.detections is not None for frame in frames):
             raise InputError("bboxes_xyxy: a one-stage network takes no boxes; leave them out.")
@@ -531,10 +540,13 @@ class PoseTracker(Closing):
     ) -> Poses:
         """Return what calling the tracker returns, without blocking the event loop.
 
-        Frames are taken in the order of the calls. The frame must not be changed before the result is there.
+        Frames are taken in the order of the calls. The frame must not be changed before the result is there. A frame that
+        is under way when the call is cancelled is taken all the same.
         """
         import asyncio  # most services never await, and it would be a fifth of this package's import time
 
+        if self._closed:
+            raise ClosedError("this PoseTracker is closed; make another one.")
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rtmpose-tracker")
         return await asyncio.get_running_loop().run_in_executor(

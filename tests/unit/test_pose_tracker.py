@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+
 import numpy as np
 import pytest
 
@@ -183,3 +186,35 @@ def test_poses_are_estimated_with_the_networks_own_skeleton(files):
     estimator = PoseEstimator(pose, backend="onnxruntime", skeleton="humanart17")
     with PosePipeline(detector=None, pose=estimator) as pipeline:
         assert PoseTracker(pipeline)(FRAME, bboxes_xyxy=[[0, 0, 90, 90]]).skeleton.name == "humanart17"
+
+
+@pytest.mark.parametrize("lanes", [1, 2])
+def test_closing_a_pipeline_during_track_many_is_a_closed_error_and_leaves_no_stream(lanes, monkeypatch):
+    painted = painted_pipeline()
+    vars(painted.pipeline)["_lanes"] = lanes
+    frame = paint({0: (100, 60, 180, 260)})
+    estimate = PoseEstimator.predict_batch
+    under_way = threading.Event()
+
+    def slow(self, *arguments, **options):
+        under_way.set()
+        closing.join(1)
+        return estimate(self, *arguments, **options)
+
+    closing = threading.Thread(target=lambda: (under_way.wait(), painted.pipeline.close()))
+    monkeypatch.setattr(PoseEstimator, "predict_batch", slow)
+    closing.start()
+    with pytest.raises(ClosedError):
+        painted.pipeline.track_many({"a": frame, "b": frame})
+    closing.join()
+    assert not painted.pipeline._streams
+    with pytest.raises(ClosedError, match="PosePipeline is closed"):
+        painted.pipeline.track_many({"a": frame})
+
+
+def test_a_closed_tracker_starts_no_thread_for_a_call_that_awaits():
+    tracker = PoseTracker(painted_pipeline().pipeline)
+    tracker.close()
+    with pytest.raises(ClosedError, match="PoseTracker is closed"):
+        asyncio.run(tracker.atrack(paint({})))
+    assert tracker._executor is None
