@@ -214,8 +214,9 @@ def _skeleton(
         if kind in _DATASETS and load_skeleton(_DATASETS[kind]).num_keypoints == count:
             return load_skeleton(_DATASETS[kind])
     candidates = [s for s in map(load_skeleton, skeleton_names()) if s.num_keypoints == count]
+    told = None if sigmas is None or len(sigmas) != count else sigmas
     for candidate in candidates:
-        if sigmas is not None and candidate.sigmas is not None and np.allclose(candidate.sigmas, sigmas, atol=1e-4):
+        if told is not None and candidate.sigmas is not None and np.allclose(candidate.sigmas, told, atol=1e-4):
             return candidate
     if not candidates:
         assumed.append(f"nothing about the {count} keypoints (describe them with --skeleton)")

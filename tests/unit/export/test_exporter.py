@@ -6,6 +6,7 @@ import json
 import pickle
 from collections.abc import Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import numpy as np
@@ -17,7 +18,7 @@ ort = pytest.importorskip("onnxruntime", reason="exported models are run with ON
 
 from rtmpose_infer import PersonDetector, PoseEstimator  # noqa: E402
 from rtmpose_infer.errors import CheckpointError, InputError, ParityError  # noqa: E402
-from rtmpose_infer.export import ExportOptions, export  # noqa: E402
+from rtmpose_infer.export import ExportOptions, describe, export  # noqa: E402
 from rtmpose_infer.export import exporter as exporter_module  # noqa: E402
 from rtmpose_infer.export.architecture import read_architecture  # noqa: E402
 from rtmpose_infer.export.checkpoint import load_checkpoint  # noqa: E402
@@ -493,6 +494,11 @@ def test_wrong_outputs_are_refused_before_any_work(pose_checkpoint: Path, tmp_pa
         export(pose_checkpoint, tmp_path / "model.engine")
     with pytest.raises(InputError, match="no folder"):
         export(pose_checkpoint, tmp_path / "none" / "model.onnx")
+
+
+def test_sigmas_of_another_number_of_keypoints_tell_nothing_about_the_skeleton() -> None:
+    wholebody = SimpleNamespace(num_outputs=133)
+    assert describe._skeleton(wholebody, {}, {}, [0.1] * 17, []).name == "wholebody133"
 
 
 def test_a_skeleton_of_another_size_is_refused(pose_checkpoint: Path, tmp_path: Path) -> None:
