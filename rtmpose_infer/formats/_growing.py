@@ -28,8 +28,8 @@ class GrowingFile:
 
     def __init__(self, path: Path, *, separator: str = ",\n", tail: str = "") -> None:
         self._path = path
-        self._separator = separator.encode()
-        self._tail = tail.encode()
+        self._separator = _encoded(separator)
+        self._tail = _encoded(tail)
         existed = path.exists()
         if path.is_dir():
             raise MediaError(f"{path}: is a folder; name a file in it.")
@@ -57,11 +57,11 @@ class GrowingFile:
         except OSError as error:
             raise MediaError(f"{self._path}: cannot be written: {error.strerror}.") from error
         self._end = 0
-        self._write(head.encode(), self._tail)
+        self._write(_encoded(head), self._tail)
 
     def add(self, item: str) -> None:
         """Add one item."""
-        self._write((self._separator if self._count else b"") + item.encode(), self._tail)
+        self._write((self._separator if self._count else b"") + _encoded(item), self._tail)
         self._count += 1
 
     def finish(self, tail: str | None = None) -> None:
@@ -70,7 +70,7 @@ class GrowingFile:
             return
         try:
             if self.begun and tail is not None:
-                self._write(b"", tail.encode())
+                self._write(b"", _encoded(tail))
         finally:
             self._file.close()
             if self._created and not self.begun:
@@ -87,3 +87,8 @@ class GrowingFile:
         except (OSError, ValueError) as error:
             raise MediaError(f"{self._path}: writing failed: {error}. Is the disk full?") from error
         self._end += len(body)
+
+
+def _encoded(text: str) -> bytes:
+    """Return UTF-8, with ? for what has none: a file may have a name that is no text."""
+    return text.encode("utf-8", "replace")

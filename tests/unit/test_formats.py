@@ -123,6 +123,14 @@ class TestNative:
         assert json.loads(text)["frames"][0]["people"][0]["keypoints"][3] == [None, None]
         assert np.isnan(load_recording(tmp_path / "p.json").frames[0].keypoints[0, 3]).all()
 
+    def test_name_of_a_source_that_is_no_text_does_not_lose_the_results(self, tmp_path):
+        writer = NativeWriter(tmp_path / "p.json", source={"name": "bad\udcff.webm"})
+        writer.write(some_poses(2, index=0))
+        writer.close()
+        recording = load_recording(tmp_path / "p.json")
+        assert recording.source == {"name": "bad?.webm"}
+        assert len(recording.frames[0]) == 2
+
     def test_file_is_complete_json_after_every_frame_and_says_that_the_run_is_not(self, tmp_path):
         path = tmp_path / "p.json"
         writer = NativeWriter(path)
