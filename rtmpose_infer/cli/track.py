@@ -120,7 +120,7 @@ def track(  # one parameter an option
 ) -> None:
     """Find and follow people's poses; write them over the video and into files.
 
-    Ctrl-C ends at any time; what was done until then is complete on disk. The exit code is 0, 1 when something failed
+    Ctrl-C ends at any time; what was done until then is on disk and can be read. The exit code is 0, 1 when something failed
     (an input that broke off counts), 2 for a wrong command line, 130 after Ctrl-C.
     """
     with reported_errors(), wrong_usage(), ExitStack() as opened:

@@ -11,7 +11,6 @@ For Pose2Sim, name the folder ``<camera>_json`` under ``pose/`` and set its ``po
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 from functools import cache
@@ -22,6 +21,7 @@ import numpy as np
 
 from rtmpose_infer.errors import InputError, MediaError
 from rtmpose_infer.formats._numbers import flat_triplets
+from rtmpose_infer.picture_names import free_name
 
 if TYPE_CHECKING:
     from rtmpose_infer.results import Poses
@@ -125,9 +125,10 @@ class OpenposeWriter:
         """
         people = openpose_people_from_poses(poses)
         index = self._frames if poses.frame_index is None else poses.frame_index
-        stem = f"{self._stem}_{index:012d}" if name is None else self._free_stem(Path(name))
+        ending = "_keypoints.json"
+        file_name = f"{self._stem}_{index:012d}{ending}" if name is None else free_name(Path(name), ending, self._used)
         text = json.dumps({"version": _VERSION, "people": people}, separators=(",", ":"), allow_nan=False)
-        target = self.path / f"{stem}_keypoints.json"
+        target = self.path / file_name
         try:
             if self._frames == 0:
                 self._remove_earlier_run()
@@ -138,13 +139,6 @@ class OpenposeWriter:
 
     def close(self, *, complete: bool = True) -> None:
         """Do nothing; every file is complete once written."""
-
-    def _free_stem(self, picture: Path) -> str:
-        longer = picture.stem + picture.suffix.replace(".", "_")
-        stems = itertools.chain((picture.stem, longer), (f"{longer}_{number}" for number in itertools.count(2)))
-        stem = next(stem for stem in stems if stem not in self._used)
-        self._used.add(stem)
-        return stem
 
     def _remove_earlier_run(self) -> None:
         own = re.compile(re.escape(self._stem) + r"_\d{12}_keypoints\.json")

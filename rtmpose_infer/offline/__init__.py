@@ -153,7 +153,7 @@ class OfflineTracker(Closing):
         return {
             "video": video_id,
             **{name: network.fingerprint() for name, network in networks.items() if network is not None},
-            "runtime": {k: [v.runtime, v.version, v.device] for k, v in pipeline.describe().items()},
+            "runtime": {k: [v.runtime, v.version, v.device, v.precision] for k, v in pipeline.describe().items()},
             "key_interval": self.config.key_interval,
             # With a flip test it decides which halves are made; without, it may change between two runs.
             "smoothing_s": self.config.smoothing_s if boxes_first and pipeline.estimator.spec.flip_test else None,

@@ -12,7 +12,6 @@ bargain beside a network. What a killed run loses is then the last half second a
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 import os
@@ -26,6 +25,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import DTypeError, InputError, MediaError, ShapeError
+from rtmpose_infer.picture_names import free_name
 from rtmpose_infer.video._pyav import import_av, reason
 
 __all__ = ["FrameWriter", "PictureWriter", "VideoWriter", "open_writer"]
@@ -119,7 +119,9 @@ class PictureWriter:
         _check_image(image)
         target = self.path
         if not self._is_file:
-            target = self.path / self._free(Path(name or f"{timestamp_s:012.3f}.png"))
+            picture = Path(name or f"{timestamp_s:012.3f}.png")
+            ending = picture.suffix if picture.suffix.lower() in PICTURE_SUFFIXES else ".png"
+            target = self.path / free_name(picture, ending, self._used)
         try:
             encoded, data = cv2.imencode(target.suffix.lower(), image)
             if not encoded:
@@ -130,15 +132,6 @@ class PictureWriter:
             if isinstance(error, MediaError):
                 raise
             raise MediaError(f"{target}: cannot write the picture: {reason(error)}.") from error
-
-    def _free(self, picture: Path) -> str:
-        """Return the picture's name, or one made from it where that name is used."""
-        suffix = picture.suffix if picture.suffix.lower() in PICTURE_SUFFIXES else ".png"
-        longer = picture.stem + picture.suffix.replace(".", "_")
-        stems = itertools.chain((picture.stem, longer), (f"{longer}_{number}" for number in itertools.count(2)))
-        name = next(stem + suffix for stem in stems if stem + suffix not in self._used)
-        self._used.add(name)
-        return name
 
     def close(self) -> None:
         """Remove the file that was made to try the path, if nothing came; a picture is complete once written."""

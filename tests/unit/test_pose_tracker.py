@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -198,7 +199,8 @@ def test_closing_a_pipeline_during_track_many_is_a_closed_error_and_leaves_no_st
 
     def slow(self, *arguments, **options):
         under_way.set()
-        closing.join(1)
+        while not painted.pipeline.closed:
+            time.sleep(0.001)
         return estimate(self, *arguments, **options)
 
     closing = threading.Thread(target=lambda: (under_way.wait(), painted.pipeline.close()))
