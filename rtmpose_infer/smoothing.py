@@ -13,7 +13,7 @@ What differs from the filter of Casiez, Roussel and Vogel (CHI 2012):
   smoothing). A plain low-pass trails a moving joint; with the trend the same jitter costs a third of the lag;
 - joints that hardly tremble are hardly smoothed: the noise of a person's joints is estimated as the frames go by, and
   where it is small the cutoffs rise, so that a filter set for a restless network does not pull a steady one's joints away
-  from where they are;
+  from where they are. What tells noise from motion, however fast, is that it bends the other way in the next frame;
 - a joint is not held further back than its noise explains: what lies beyond is motion, which a low-pass would trail;
   before anything is known of the noise, by hardly anything;
 - a joint that was not seen for a while starts afresh where it reappears.
@@ -41,11 +41,13 @@ _FEWEST_JOINTS = 3  # that tell a person's noise, where a person has so many
 # A joint is shown at most so many standard deviations of its noise from where it was seen, and less far where that noise is
 # below so many times ``OneEuroConfig.noise``: what trembles little needs little smoothing.
 _REACH, _FULL_REACH_NOISE = 2.5, 1.63
-_FARTHEST_AT_FIRST = 0.01  # nor so many body sizes while the noise is unknown
+_FARTHEST_AT_FIRST = 0.003  # nor so many body sizes while the noise is unknown
 _FARTHEST = 0.045  # nor so many body sizes: however much joints tremble, who walks must not be left behind
-# The second difference of white noise has six times its variance on either axis; the median of such a squared length, which
-# is exponentially distributed, is ln 2 times its mean. Joints that really turn are the minority, which a median ignores.
-_MEDIAN_OF_BENDS = 12 * math.log(2)
+# Two bends (second differences) in a row of white noise tend to point apart: minus their scalar product is 8 times the
+# variance on an axis, on average. Joints that really turn bend the same way twice, which makes it less. Single joints are
+# cut at so many times the median size of the product; that leaves 7 of the 8 (17 joints, simulated).
+_MOST_OF_MEDIAN = 4.0
+_MEAN_OF_PRODUCTS = 7.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,7 +60,10 @@ class SmoothingState:
         unseen_s: (N, K) float32, seconds since the joint was last observed; infinite when it never was.
         observed: (N, K, 2) float32, where the joint was last observed.
         observed_velocity: (N, K, 2) float32, pixels per second between the last two frames; NaN unless seen in both.
+        bend: (N, K, 2) float32, pixels by which the joint left the line through its two places before; NaN unless seen in
+            all three frames.
         noise: (N,) float32, variance of the joints' noise on each axis, square pixels; NaN while unknown.
+        noise_frames: (N,) float32, how many frames that was learned from.
     """
 
     position: Floats
@@ -66,20 +71,25 @@ class SmoothingState:
     unseen_s: Floats
     observed: Floats
     observed_velocity: Floats
+    bend: Floats
     noise: Floats
+    noise_frames: Floats
 
     @classmethod
     def fresh(cls, count: int, num_keypoints: int) -> SmoothingState:
         """Return the state of ``count`` people of whom nothing was seen yet."""
         shape = (count, num_keypoints)
         zeros = np.zeros((*shape, 2), np.float32)
+        unknown = np.full((*shape, 2), np.nan, np.float32)
         return cls(
             position=zeros,
             velocity=zeros,
             unseen_s=np.full(shape, np.inf, np.float32),
             observed=zeros,
-            observed_velocity=np.full((*shape, 2), np.nan, np.float32),
+            observed_velocity=unknown,
+            bend=unknown,
             noise=np.full(count, np.nan, np.float32),
+            noise_frames=np.zeros(count, np.float32),
         )
 
     def __len__(self) -> int:
@@ -102,7 +112,9 @@ class SmoothingState:
             unseen_s=self.unseen_s,
             observed=self.observed * factors_xy,
             observed_velocity=self.observed_velocity * factors_xy,
+            bend=self.bend * factors_xy,
             noise=self.noise * factors_xy.prod(),
+            noise_frames=self.noise_frames,
         )
 
 
@@ -121,11 +133,10 @@ class OneEuroConfig:
     """How strongly joints are smoothed.
 
     The defaults were chosen on Penn Action trajectories (persons 140 px in size at the median, 30 frames a second) with
-    white noise added, and on the scenes of the tracking laboratory: that they are no further from the truth than the raw
-    joints, with 2 px of noise at 40 % of the RMS of acceleration (2.56 for 2.83 px), with 1 px at 64 % (1.40 for 1.42).
-    Moving joints lag by 0.27 and 0.1 frames and are 0.3 px further away than raw ones. With 0.5 px 84 % are left, and the
-    joints are 0.07 px further away. The setting ``beta=8, trend=1`` is for fast motion: half the jitter at 2 px, and 0.1
-    frames of lag.
+    white noise added: that they are no further from the truth than the raw joints, with 2 px of noise at 42 % of the RMS
+    of acceleration (2.53 for 2.83 px), with 1 px at 67 % (1.33 for 1.42), with 0.5 px at 87 % (0.70 for 0.71). Moving
+    joints lag by 0.26, 0.08 and 0.04 frames more than raw ones. The setting ``beta=8, trend=1`` is for fast motion: half
+    the jitter at 2 px, and 0.1 frames of lag.
     ``benchmarks/smoothing.py`` measures the trade-off.
 
     Attributes:
@@ -135,8 +146,8 @@ class OneEuroConfig:
         trend: Share of the velocity by which the estimate moves on by itself, 0 (classic One-Euro) to 1.
         noise: Standard deviation of the joints' noise, in body sizes, down to which the two cutoffs above hold. Joints n
             times as steady are smoothed less: ``min_cutoff_hz`` counts n² and ``beta`` n⁴ times, n up to 3. No joint is
-            held back by more than 2.5 standard deviations of its noise, or 4.5 % of the body (1 % until the noise is
-            known: three joints seen in three frames in a row).
+            held back by more than 2.5 standard deviations of its noise, or 4.5 % of the body (0.3 % until the noise is
+            known: three joints seen in four frames in a row).
             With 0 the noise does not matter, in either way.
         reset_after_s: A joint unseen for longer starts afresh where it reappears.
     """
@@ -201,14 +212,16 @@ class OneEuroSmoother:
         speed = np.sqrt(velocity[..., 0] ** 2 + velocity[..., 1] ** 2) / np.maximum(scales_px, 1e-3)[:, None]
         seen_twice = (valid & (state.unseen_s == 0))[..., None]
         raw_velocity = np.where(seen_twice, (observed - state.observed) / np.float32(dt_s), np.float32(np.nan))
-        noise = _noise(state.noise, (raw_velocity - state.observed_velocity) * np.float32(dt_s), dt_s)
-        steadiness = self.config.noise * np.maximum(scales_px, 1e-3) / np.sqrt(np.maximum(noise, 1e-9))
+        bend = (raw_velocity - state.observed_velocity) * np.float32(dt_s)
+        noise, noise_frames = _noise(state.noise, state.noise_frames, bend, state.bend, dt_s)
+        deviation = np.sqrt(np.maximum(noise, np.float32(1e-9)))
+        steadiness = config.noise * np.maximum(scales_px, 1e-3) / deviation
         freedom = np.fmin(np.fmax(steadiness, 1), _MOST_FREEDOM)[:, None].astype(np.float32)
         gain = _gain(config.min_cutoff_hz * freedom**2 + config.beta * freedom**4 * speed, step)[..., None]
         predicted = state.position + config.trend * step[..., None] * state.velocity
         held_back = (1 - gain) * (predicted - observed)
         if config.noise:
-            farthest = _REACH * np.sqrt(noise) / np.fmax(_FULL_REACH_NOISE * steadiness, 1)
+            farthest = _REACH * deviation / np.fmax(_FULL_REACH_NOISE * steadiness, 1)
             farthest = np.minimum(farthest, _FARTHEST * np.maximum(scales_px, 1e-3))
             farthest = np.where(np.isnan(noise), _FARTHEST_AT_FIRST * scales_px, farthest)
             distance = np.sqrt(held_back[..., 0] ** 2 + held_back[..., 1] ** 2)
@@ -223,7 +236,9 @@ class OneEuroSmoother:
             unseen_s=np.where(valid, np.float32(0), elapsed),
             observed=np.where(valid[..., None], keypoints, state.observed),
             observed_velocity=raw_velocity,
+            bend=bend,
             noise=noise,
+            noise_frames=noise_frames,
         )
         return np.where(valid[..., None], position, keypoints), next_state
 
@@ -244,21 +259,30 @@ class NoSmoother:
         return keypoints, state
 
 
-def _noise(before: Floats, bends: Floats, dt_s: float) -> Floats:
-    """Return (N,) the variance of the joints' noise after a frame, square pixels; NaN while unknown.
+def _noise(before: Floats, frames: Floats, bends: Floats, last_bends: Floats, dt_s: float) -> tuple[Floats, Floats]:
+    """Return (N,) the variance of the joints' noise after a frame, and from how many frames it was learned.
 
     Args:
-        before: (N,) what it was.
-        bends: (N, K, 2) by how much each joint left the line through its last two places; NaN where unknown.
+        before: (N,) what it was, square pixels; NaN while unknown.
+        frames: (N,) from how many frames.
+        bends: (N, K, 2) pixels by which each joint left the line through its last two places; NaN where unknown.
+        last_bends: (N, K, 2) the same of the frame before.
         dt_s: Seconds that the frame took.
     """
-    squared = bends[..., 0] ** 2 + bends[..., 1] ** 2
-    count = np.isfinite(squared).sum(axis=1)
-    middle = np.sort(squared, axis=1)[np.arange(len(squared)), (np.maximum(count, 1) - 1) // 2]  # NaN comes last
-    measured = np.where(count >= min(_FEWEST_JOINTS, squared.shape[1]), middle / np.float32(_MEDIAN_OF_BENDS), before)
-    share = np.float32(1 - math.exp(-dt_s / _NOISE_MEMORY_S))
-    noise: Floats = np.where(np.isnan(before), measured, before + share * (measured - before)).astype(np.float32)
-    return noise
+    products = -(bends[..., 0] * last_bends[..., 0] + bends[..., 1] * last_bends[..., 1])
+    known = np.isfinite(products)
+    count = known.sum(axis=1)
+    ranked = np.sort(np.abs(products), axis=1)  # NaN comes last
+    most = _MOST_OF_MEDIAN * ranked[np.arange(len(ranked)), (np.maximum(count, 1) - 1) // 2][:, None]
+    total = np.where(known, np.minimum(np.maximum(products, -most), most), 0).sum(axis=1)
+    enough = count >= min(_FEWEST_JOINTS, products.shape[1])
+    frames = frames + enough
+    # The plain mean at first: one frame alone says little.
+    share = np.maximum(np.float32(1 - math.exp(-dt_s / _NOISE_MEMORY_S)), 1 / np.maximum(frames, 1))
+    so_far = np.where(np.isnan(before), 0, before)
+    noise = so_far + share * (total / (_MEAN_OF_PRODUCTS * np.maximum(count, 1)) - so_far)
+    noise = np.maximum(noise, 0)  # no debt: who comes to rest after a jump is soon held steady again
+    return np.where(enough, noise, before).astype(np.float32), frames.astype(np.float32)
 
 
 def _gain(cutoff_hz: Floats | np.float32, step_s: Floats) -> Floats:

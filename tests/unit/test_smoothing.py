@@ -69,7 +69,7 @@ def test_a_joint_that_starts_is_held_back_no_further_than_its_noise_explains() -
         return float(np.linalg.norm(run(path, config=config) - path, axis=2)[60:, 3].max())
 
     assert held_back() < 3 < held_back(OneEuroConfig(noise=0))
-    np.testing.assert_array_equal(run(path)[:, 4:], run(rest)[:, 4:])  # nobody else's business
+    np.testing.assert_allclose(run(path)[:, 4:], run(rest)[:, 4:], atol=0.1)  # hardly the other joints' business
 
 
 def test_who_walks_is_not_left_behind_however_much_the_joints_tremble() -> None:
@@ -105,8 +105,39 @@ def test_nobody_is_held_back_far_before_it_is_known_how_much_the_joints_tremble(
     steps = 6.0 * np.arange(40)[:, None, None] * np.ones((joints, 2))
     path = (steps + rng.normal(0, 2, steps.shape)).astype(np.float32)
     away = np.linalg.norm(run(path) - path, axis=2) / SIZE[0]
-    assert away[:2].max() <= 0.01 + 1e-6
-    assert away[20:].max() > 0.01
+    assert away[:3].max() <= 0.003 + 1e-6
+    assert away[20:].max() > 0.003
+
+
+def test_a_swing_is_not_taken_for_trembling() -> None:
+    t = np.arange(60)[:, None, None]
+    swing = 300 + 200 * np.sin(t / 4) * np.array([1.0, 0.4]) * np.linspace(0.2, 1, 12)[:, None]
+    path = swing + np.random.default_rng(0).normal(0, 0.5, swing.shape)
+    smoother, state = OneEuroSmoother(), SmoothingState.fresh(1, 12)
+    for frame in path.astype(np.float32):
+        _, state = smoother.update(state, frame[None], np.ones((1, 12), bool), scales_px=SIZE, dt_s=1 / 30)
+    assert np.sqrt(max(state.noise[0], 0)) < 1
+    assert np.linalg.norm(run(path) - swing, axis=2).mean() < 1.05 * np.linalg.norm(path - swing, axis=2).mean()
+
+
+def test_who_comes_to_rest_after_a_swing_is_soon_steady() -> None:
+    t = np.arange(90)[:, None, None]
+    swing = 300 + 200 * np.sin(t / 2.5) * np.array([1.0, 0.4]) * np.linspace(0.2, 1, 12)[:, None]
+    path = np.concatenate([swing, np.repeat(swing[-1:], 60, axis=0)])
+    path += np.random.default_rng(0).normal(0, 2, path.shape)
+    assert np.diff(run(path)[120:], 2, axis=0).std() < 0.4 * np.diff(path[120:], 2, axis=0).std()
+
+
+def test_how_much_joints_tremble_is_known_within_a_few_frames() -> None:
+    guesses = []
+    for seed in range(40):
+        path = 300 + np.random.default_rng(seed).normal(0, 2, (10, 17, 2)).astype(np.float32)
+        smoother, state = OneEuroSmoother(), SmoothingState.fresh(1, 17)
+        for frame in path:
+            _, state = smoother.update(state, frame[None], np.ones((1, 17), bool), scales_px=SIZE, dt_s=1 / 30)
+        guesses.append(state.noise[0])
+    assert np.mean(guesses) == pytest.approx(4, rel=0.1)
+    assert np.std(guesses) < 1.2  # of one frame alone: 1.5
 
 
 def test_the_same_motion_in_time_is_smoothed_alike_at_any_frame_rate() -> None:
