@@ -47,4 +47,6 @@ def without_credentials(address: str) -> str:
     >>> without_credentials("rtsp://admin:secret@cam.local/stream?token=1")
     'rtsp://cam.local/stream'
     """
-    return re.sub(r"^([a-z][a-z0-9+.-]*://)[^/@]*@", r"\1", address, flags=re.IGNORECASE).partition("?")[0]
+    # A password may hold an @, and one with a / that should have been escaped is none for FFmpeg but is for its owner.
+    before_host = r"(?:[^/]*|[^/:\[]*:(?!\d*/)[^?]*)@"
+    return re.sub(rf"^([a-z][a-z0-9+.-]*://){before_host}", r"\1", address, flags=re.IGNORECASE).partition("?")[0]

@@ -608,7 +608,16 @@ class TestAddresses:
 
     @pytest.mark.parametrize(
         ("address", "shown"),
-        [("RTSP://u:p@h:554/s?x=1", "RTSP://h:554/s"), ("http://h/a@b", "http://h/a@b"), ("srt://h:1", "srt://h:1")],
+        [
+            ("RTSP://u:p@h:554/s?x=1", "RTSP://h:554/s"),
+            ("rtsp://u:p@ss@h/s", "rtsp://h/s"),
+            ("rtsp://u:p/ss@h/s", "rtsp://h/s"),
+            ("http://h/a@b", "http://h/a@b"),
+            ("http://h:80/a@b", "http://h:80/a@b"),
+            ("http://u:p@h/a@b", "http://h/a@b"),
+            ("http://[::1]:80/a@b", "http://[::1]:80/a@b"),
+            ("srt://h:1", "srt://h:1"),
+        ],
     )
     def test_without_credentials(self, address, shown):
         assert without_credentials(address) == shown
