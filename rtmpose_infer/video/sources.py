@@ -218,7 +218,7 @@ class PictureSource(FrameSource):
 
 
 class VideoFileSource(FrameSource):
-    """The video stream of a file or address, through FFmpeg, with its own timestamps and rotated upright.
+    """The video stream of a file or address, through FFmpeg, with its own timestamps, turned and mirrored upright.
 
     A stream without a known duration, or over a real-time protocol, has ``is_live`` set; wrap it in
     ``LatestFrameSource`` to drop stale frames instead of lagging behind.
@@ -306,7 +306,7 @@ class VideoFileSource(FrameSource):
             try:
                 _check_frame_size((decoded.width, decoded.height), self._label)
                 converted = reformatter.reformat(decoded, format="bgr24", **one_thread)
-                image = _upright(_own_array(converted, of_decoder=converted is decoded), decoded.rotation)
+                image = _upright(_own_array(converted, of_decoder=converted is decoded), decoded)
             except (av.FFmpegError, ValueError) as error:
                 self._skip(error)
                 continue
@@ -463,11 +463,18 @@ def _own_array(frame: Any, *, of_decoder: bool) -> npt.NDArray[np.uint8]:
     return np.array(array) if of_decoder else np.require(array, np.uint8, ["C_CONTIGUOUS", "WRITEABLE"])
 
 
-def _upright(image: npt.NDArray[np.uint8], rotation: int) -> npt.NDArray[np.uint8]:
-    """Turn a decoded frame counter-clockwise by ``rotation`` degrees, as its display matrix asks (multiples of 90)."""
-    code = {90: cv2.ROTATE_90_COUNTERCLOCKWISE, -90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, -180: cv2.ROTATE_180}
-    turn = code.get(round(rotation / 90) * 90)
-    return image if turn is None else np.asarray(cv2.rotate(image, turn), dtype=np.uint8)
+def _upright(image: npt.NDArray[np.uint8], frame: Any) -> npt.NDArray[np.uint8]:
+    """Turn and mirror a decoded picture as its display matrix asks (by multiples of 90 degrees)."""
+    matrix = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
+        return image
+    # x′ = a·x + c·y and y′ = b·x + d·y, in FFmpeg's fixed-point numbers.
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+    if abs(b) + abs(c) > abs(a) + abs(d):
+        image, a, d = np.asarray(cv2.transpose(image), dtype=np.uint8), c, b
+    if a < 0 or d < 0:
+        image = np.asarray(cv2.flip(image, -1 if a < 0 and d < 0 else int(a < 0)), dtype=np.uint8)
+    return image
 
 
 def _why_unreadable(label: str, *, is_network: bool, words: str) -> str:

@@ -230,6 +230,34 @@ class TestVideoFiles:
         assert turned.image[:, :20].mean() > 240
         assert turned.image[:, 28:].mean() < 15
 
+    @pytest.mark.parametrize(
+        ("matrix", "corners"),
+        [
+            ((1, 0, 0, 1), "abcd"),
+            ((0, 1, -1, 0), "cadb"),
+            ((-1, 0, 0, -1), "dcba"),
+            ((0, -1, 1, 0), "bdac"),
+            ((-1, 0, 0, 1), "badc"),
+            ((1, 0, 0, -1), "cdab"),
+            ((0, 1, 1, 0), "acbd"),
+            ((0, -1, -1, 0), "dbca"),
+        ],
+    )
+    def test_mirrored_video_is_mirrored_and_not_turned_upside_down(self, tmp_path, matrix, corners):
+        image = grey(0)
+        image[:24, :32], image[:24, 32:], image[24:, :32], image[24:, 32:] = 20, 90, 160, 230
+        path = make_video(tmp_path / "m.mp4", [image] * 3)
+        data = bytearray(path.read_bytes())
+        plain = np.array([1 << 16, 0, 0, 0, 1 << 16, 0, 0, 0, 1 << 30], ">i4").tobytes()
+        start = data.index(plain, data.index(b"tkhd"))
+        a, b, c, d = (side << 16 for side in matrix)
+        data[start : start + 36] = np.array([a, b, 0, c, d, 0, 0, 0, 1 << 30], ">i4").tobytes()
+        path.write_bytes(data)
+        shown = next(iter(open_source(path))).image
+        height, width = shown.shape[:2]
+        quarters = [shown[y, x, 0] for y in (height // 4, 3 * height // 4) for x in (width // 4, 3 * width // 4)]
+        assert "".join("abcd"[round((int(level) - 20) / 70)] for level in quarters) == corners
+
     def test_raw_stream_without_times_gets_increasing_ones(self, tmp_path):
         path = make_video(tmp_path / "raw.h264", [grey(20 * i) for i in range(6)])
         times_s = [f.timestamp_s for f in open_source(path)]
