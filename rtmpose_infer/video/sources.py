@@ -243,12 +243,12 @@ class VideoFileSource(FrameSource):
         except (av.FFmpegError, OSError, ValueError) as error:
             raise MediaError(_why_unreadable(self._label, is_network=is_network, words=reason(error))) from error
         try:
-            self._set_up(is_network=is_network, real_time=is_network and not scheme.startswith("http"))
+            self._set_up(av, is_network=is_network, real_time=is_network and not scheme.startswith("http"))
         except BaseException:
             self._container.close()
             raise
 
-    def _set_up(self, *, is_network: bool, real_time: bool) -> None:
+    def _set_up(self, av: Any, *, is_network: bool, real_time: bool) -> None:
         formats = set(self._container.format.name.split(","))
         refused = formats & (_REFUSED_FORMATS - {"hls", "sdp"} if is_network else _REFUSED_FORMATS)
         if refused:
@@ -256,7 +256,9 @@ class VideoFileSource(FrameSource):
                 f"{self._label}: is not a video but a text of the form {min(refused)!r}, which may name other "
                 "files; pass the video itself."
             )
-        streams = self._container.streams.video
+        # The cover of a song is a stream of one picture.
+        covers = av.stream.Disposition.attached_pic
+        streams = [s for s in self._container.streams.video if not s.disposition & covers]
         if not streams:
             raise MediaError(f"{self._label}: holds no video stream; only video can be tracked.")
         stream = self._stream = streams[0]

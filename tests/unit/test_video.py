@@ -413,6 +413,24 @@ class TestVideoFiles:
         with pytest.raises(MediaError, match="no video stream"):
             open_source(path)
 
+    @pytest.mark.parametrize("name", ["song.mp3", "song.m4a"])
+    def test_cover_of_a_song_is_no_video(self, tmp_path, name):
+        path = tmp_path / name
+        with av.open(str(path), "w", format="mp3" if name == "song.mp3" else "mp4") as container:
+            sound = container.add_stream("libmp3lame" if name == "song.mp3" else "aac", rate=44_100)
+            cover = container.add_stream("mjpeg", rate=1)
+            cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
+            cover.disposition = av.stream.Disposition.attached_pic
+            picture = av.VideoFrame.from_ndarray(grey(90), format="bgr24").reformat(format="yuvj420p")
+            picture.pts, picture.time_base = 0, Fraction(1, 25)
+            container.mux(cover.encode(picture))
+            frame = av.AudioFrame.from_ndarray(np.zeros((2, 1024), np.float32), format="fltp", layout="stereo")
+            frame.sample_rate, frame.pts, frame.time_base = 44_100, 0, Fraction(1, 44_100)
+            container.mux(sound.encode(frame))
+            container.mux(sound.encode(None))
+        with pytest.raises(MediaError, match="no video stream"):
+            open_source(path)
+
     def test_missing_and_empty_files_and_unknown_addresses(self, tmp_path):
         (tmp_path / "empty.mp4").touch()
         with pytest.raises(MediaError, match="no such file or folder"):
