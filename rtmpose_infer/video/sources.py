@@ -17,7 +17,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import numpy as np
@@ -183,6 +183,7 @@ def load_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
         raise MediaError(f"{path}: cannot decode the picture: {error.err}.") from error
     if image is None:
         raise MediaError(f"{path}: not a picture that OpenCV can decode, or a damaged one ({len(data)} bytes).")
+    _check_frame_size((image.shape[1], image.shape[0]), str(path))  # formats whose headers are not read here
     return np.asarray(image, dtype=np.uint8)
 
 
@@ -429,22 +430,65 @@ def _natural_order(path: Path) -> tuple[list[tuple[int, str]], str]:
 
 
 def _claimed_size(data: bytes) -> tuple[int, int] | None:
-    """Return width and height as a PNG, JPEG or BMP header claims, so that a bomb is refused before it is decoded."""
+    """Return width and height as a picture's header claims, so that a bomb is refused before it is decoded."""
     if data[:8] == b"\x89PNG\r\n\x1a\n" and data[12:16] == b"IHDR":
         return int.from_bytes(data[16:20], "big"), int.from_bytes(data[20:24], "big")
     if data[:2] == b"BM":
         width, height = (int.from_bytes(data[i : i + 4], "little", signed=True) for i in (18, 22))
         return abs(width), abs(height)
-    if data[:2] != b"\xff\xd8":
-        return None
+    if data[:2] == b"\xff\xd8":
+        return _claimed_jpeg_size(data)
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return _claimed_webp_size(data)
+    if data[:4] in (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"):
+        return _claimed_tiff_size(data)
+    start = data.find(b"\xff\x4f\xff\x51")  # JPEG 2000: the code stream, in its box or bare
+    if start >= 0:
+        right, below, left, above = (int.from_bytes(data[i : i + 4], "big") for i in range(start + 8, start + 24, 4))
+        return right - left, below - above
+    return None
+
+
+def _claimed_jpeg_size(data: bytes) -> tuple[int, int] | None:
     position = 2
-    while position + 9 <= len(data) and data[position] == 0xFF:
+    while 0 <= (position := data.find(b"\xff", position)) <= len(data) - 9:
         marker = data[position + 1]
+        if marker in (0x00, 0xFF):  # decoders skip filling and what is no marker
+            position += 1
+            continue
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):  # start of frame
             height, width = (int.from_bytes(data[position + i : position + i + 2], "big") for i in (5, 7))
             return width, height
-        position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        if marker == 0xDA:  # the picture itself
+            return None
+        position += 2
+        if marker != 0x01 and not 0xD0 <= marker <= 0xD8:  # those stand alone
+            position += int.from_bytes(data[position : position + 2], "big")
     return None
+
+
+def _claimed_webp_size(data: bytes) -> tuple[int, int]:
+    if data[12:16] == b"VP8X":
+        return int.from_bytes(data[24:27], "little") + 1, int.from_bytes(data[27:30], "little") + 1
+    if data[12:16] == b"VP8L":
+        sides = int.from_bytes(data[21:25], "little")
+        return (sides & 0x3FFF) + 1, (sides >> 14 & 0x3FFF) + 1
+    return int.from_bytes(data[26:28], "little") & 0x3FFF, int.from_bytes(data[28:30], "little") & 0x3FFF
+
+
+def _claimed_tiff_size(data: bytes) -> tuple[int, int]:
+    order: Literal["little", "big"] = "little" if data[:1] == b"I" else "big"
+    is_big = b"+" in data[2:4]
+    offset_bytes, count_bytes, entry_bytes = (8, 8, 20) if is_big else (4, 2, 12)
+    start = int.from_bytes(data[offset_bytes : 2 * offset_bytes], order)
+    count = int.from_bytes(data[start : start + count_bytes], order)
+    sides = {0x100: 0, 0x101: 0}
+    for position in range(start + count_bytes, min(start + count_bytes + count * entry_bytes, len(data)), entry_bytes):
+        tag, kind = (int.from_bytes(data[position + i : position + i + 2], order) for i in (0, 2))
+        if tag in sides:
+            value = position + 4 + offset_bytes
+            sides[tag] = int.from_bytes(data[value : value + {3: 2, 4: 4, 16: 8}.get(kind, 1)], order)
+    return sides[0x100], sides[0x101]
 
 
 def _check_frame_size(size_wh: tuple[int, int] | None, label: str) -> None:

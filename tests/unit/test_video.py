@@ -177,6 +177,28 @@ class TestPictures:
             with pytest.raises(MediaError, match="60000×60000"):
                 load_picture(path)
 
+    @pytest.mark.parametrize(
+        "header",
+        [
+            b"\xff\xd8\xff\xff\xff\xe0\0\x04ab\0\0\xff\xc0\0\x11\x08\x75\x30\x75\x30\x03",
+            b"RIFF\0\0\0\0WEBPVP8X\x0a\0\0\0\0\0\0\0\x2f\x75\0\x2f\x75\0",
+            b"II*\0\x08\0\0\0\x02\0" + b"\0\x01\x03\0\x01\0\0\0\x30\x75\0\0" + b"\x01\x01\x04\0\x01\0\0\0\x30\x75\0\0",
+            b"MM\0*\0\0\0\x08\0\x02" + b"\x01\0\0\x03\0\0\0\x01\x75\x30\0\0" + b"\x01\x01\0\x04\0\0\0\x01\0\0\x75\x30",
+            b"\xff\x4f\xff\x51\0\x2f\0\0" + b"\0\0\x75\x31" * 2 + b"\0\0\0\x01" * 2,
+        ],
+        ids=["jpeg with filling", "webp", "tiff", "tiff, big-endian", "jpeg 2000"],
+    )
+    def test_bombs_of_other_forms_are_refused_too(self, tmp_path, header):
+        (tmp_path / "bomb.jpg").write_bytes(header + bytes(100))
+        with pytest.raises(MediaError, match="30000×30000 pixels are refused"):
+            load_picture(tmp_path / "bomb.jpg")
+
+    @pytest.mark.parametrize("name", ["a.jpg", "a.webp", "lossless.webp", "a.tif", "a.png", "a.bmp"])
+    def test_claimed_sizes_are_those_of_the_pictures(self, tmp_path, name):
+        lossless = [cv2.IMWRITE_WEBP_QUALITY, 101] if name == "lossless.webp" else []
+        cv2.imwrite(str(tmp_path / name), grey(90, width=70, height=48), lossless)
+        assert sources._claimed_size((tmp_path / name).read_bytes()) == (70, 48)
+
     def test_empty_folder_says_what_it_looked_for(self, tmp_path):
         with pytest.raises(MediaError, match=r"holds no pictures .*\.png"):
             open_source(tmp_path)
