@@ -240,7 +240,10 @@ class VideoFileSource(FrameSource):
             # seconds. A live source drops what is stale anyway.
             options |= {"rtsp_transport": "tcp"}
         try:
-            self._container = av.open(url, options=options, timeout=_NETWORK_TIMEOUT_S if is_network else None)
+            # Not as "options", which go to the streams too: before release 17.1 PyAV then crashes on every FLV.
+            self._container = av.open(
+                url, container_options=options, timeout=_NETWORK_TIMEOUT_S if is_network else None
+            )
         except (av.FFmpegError, OSError, ValueError) as error:
             raise MediaError(_why_unreadable(self._label, is_network=is_network, words=reason(error))) from error
         try:
