@@ -20,6 +20,7 @@ from rtmpose_infer.video.sources import Frame, FrameSource
 __all__ = ["CameraSource", "LatestFrameSource"]
 
 _JOIN_TIMEOUT_S = 2.0
+_SILENT = 0
 
 
 class CameraSource(FrameSource):
@@ -30,11 +31,12 @@ class CameraSource(FrameSource):
     def __init__(self, index: int) -> None:
         self.name = f"camera {index}"
         # OpenCV tells its own story of every way that it tried, on standard error.
-        told = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # its place since 4.13
+        told = set_log_level(_SILENT)
         try:
             self._capture = cv2.VideoCapture(index)
         finally:
-            cv2.utils.logging.setLogLevel(told)
+            set_log_level(told)
         if not self._capture.isOpened():
             self._capture.release()
             raise MediaError(

@@ -442,7 +442,7 @@ class TestVideoFiles:
             sound = container.add_stream("libmp3lame" if name == "song.mp3" else "aac", rate=44_100)
             cover = container.add_stream("mjpeg", rate=1)
             cover.width, cover.height, cover.pix_fmt = 64, 48, "yuvj420p"
-            cover.disposition = av.stream.Disposition.attached_pic
+            cover.disposition = av.stream.Disposition.attached_pic.value
             picture = av.VideoFrame.from_ndarray(grey(90), format="bgr24").reformat(format="yuvj420p")
             picture.pts, picture.time_base = 0, Fraction(1, 25)
             container.mux(cover.encode(picture))
@@ -576,6 +576,12 @@ class TestLiveSources:
         monkeypatch.setattr(cv2, "VideoCapture", Nothing)
         with pytest.raises(MediaError, match="camera 7: cannot be opened"):
             open_source(7)
+        levels_set = [5]
+        monkeypatch.setattr(cv2, "utils", SimpleNamespace())  # OpenCV before 4.13
+        monkeypatch.setattr(cv2, "setLogLevel", lambda level: levels_set.append(level) or levels_set[-2], raising=False)
+        with pytest.raises(MediaError, match="camera 7: cannot be opened"):
+            open_source(7)
+        assert levels_set == [5, 0, 5]
 
 
 @pytest.fixture
