@@ -224,8 +224,9 @@ class VideoWriter(Closing):
         if scale < 1:
             _LOGGER.warning("%s: frames of %d×%d are written at %d×%d.", self.path, *frame_size_wh, width, height)
         self._size_wh = (width, height)
+        # The explicit protocol keeps a file called "12:30.mp4" a file.
         self._container = self._av.open(
-            str(self.path),
+            f"file:{self.path}",
             "w",
             format="mp4",
             options={
@@ -269,7 +270,7 @@ class VideoWriter(Closing):
         try:
             with (
                 self._av.open(f"file:{self.path}") as fragmented,
-                self._av.open(str(part), "w", format="mp4", options={"movflags": "+faststart"}) as plain,
+                self._av.open(f"file:{part}", "w", format="mp4", options={"movflags": "+faststart"}) as plain,
             ):
                 source = fragmented.streams.video[0]
                 target = plain.add_stream_from_template(source)

@@ -774,6 +774,16 @@ class TestVideoWriter:
         assert second[:, 16:48].mean() == pytest.approx(200, abs=8)
         assert second[:, :10].mean() < 10
 
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such names")
+    @pytest.mark.parametrize("name", ["12:30.mp4", "md5:a.mp4"])
+    def test_file_name_that_looks_like_a_protocol_is_still_a_file(self, tmp_path, monkeypatch, name):
+        monkeypatch.chdir(tmp_path)
+        with VideoWriter(name) as writer:
+            writer.write(grey(9), 0.0)
+        assert [path.name for path in tmp_path.iterdir()] == [name]
+        assert b"moof" not in Path(name).read_bytes()
+        assert len(read_back(tmp_path / name)[0]) == 1
+
     def test_writer_does_not_keep_or_change_the_frame(self, tmp_path):
         image = grey(50)
         with VideoWriter(tmp_path / "o.mp4") as writer:
