@@ -45,6 +45,7 @@ MAX_FRAME_PIXELS = 1 << 27
 _PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
 _DEFAULT_PICTURE_RATE = 30.0
 _DEFAULT_FRAME_RATE = 25.0
+_HIGHEST_RATE = 10_000  # beyond it FFmpeg tells the ticks of a clock, as for raw DV
 _NETWORK_TIMEOUT_S = 10.0
 _MAX_DECODER_THREADS = 4
 
@@ -273,8 +274,8 @@ class VideoFileSource(FrameSource):
         stream.thread_type = "AUTO"
         stream.codec_context.thread_count = min(_MAX_DECODER_THREADS, os.cpu_count() or 1)
         stream.codec_context.options = {"max_pixels": str(MAX_FRAME_PIXELS)}
-        rate = stream.average_rate or stream.guessed_rate
-        self.frame_rate = float(rate) if rate else None
+        rates = (stream.average_rate, stream.guessed_rate)
+        self.frame_rate = next((float(rate) for rate in rates if rate and rate <= _HIGHEST_RATE), None)
         self._expected_s, self._tolerance_s = self._expected_duration(formats)
         self.is_live = real_time or (is_network and self._expected_s is None)
         self._times_are_arrivals = self.is_live and bool(formats & _TIMELESS_FORMATS)

@@ -286,6 +286,22 @@ class TestVideoFiles:
         assert len(times_s) == 6
         assert np.all(np.diff(times_s) > 0)
 
+    def test_ticks_of_a_clock_are_no_frame_rate(self, tmp_path):
+        with av.open(str(tmp_path / "a.dv"), "w") as container:
+            stream = container.add_stream("dvvideo", rate=25)
+            stream.width, stream.height, stream.pix_fmt = 720, 576, "yuv420p"
+            for index in range(5):
+                frame = av.VideoFrame.from_ndarray(grey(90, width=720, height=576), format="bgr24").reformat(
+                    format="yuv420p"
+                )
+                frame.pts, frame.time_base = index, Fraction(1, 25)
+                container.mux(stream.encode(frame))
+            container.mux(stream.encode(None))
+        with open_source(tmp_path / "a.dv") as source:
+            assert source.frame_rate == 25.0
+            assert source.frame_count == 5
+            assert [f.timestamp_s for f in source] == pytest.approx([0, 0.04, 0.08, 0.12, 0.16])
+
     def test_times_go_on_evenly_where_the_first_frames_of_a_joined_stream_have_none(self, tmp_path, monkeypatch):
         path = make_video(tmp_path / "a.ts", [grey(20 * i) for i in range(6)])
         decoded = VideoFileSource._decoded_frames
