@@ -172,14 +172,14 @@ def load_annotations(path: str | Path) -> Annotations:
         data = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise MediaError(f"{path}: cannot be read: {error.strerror}.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path}: is not JSON, so no annotations: {error}.") from error
     try:
         images = {int(image["id"]): str(image["file_name"]) for image in data["images"]}
         people = [_checked_person(person, images) for person in data["annotations"] if "keypoints" in person]
         named = [category for category in data.get("categories", ()) if category.get("keypoints")]
         names = tuple(str(name) for name in named[0]["keypoints"]) if named else ()
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise InputError(
             f"{path}: is not a COCO keypoint file ({error!r}); it needs 'images' with id and file_name, "
             "and 'annotations' with image_id, bbox and keypoints."

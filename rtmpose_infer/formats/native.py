@@ -33,6 +33,7 @@ Schema, version 1 (a reader refuses a greater version; unknown fields are to be 
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 from dataclasses import dataclass, field
@@ -203,14 +204,14 @@ def load_recording(path: str | Path) -> Recording:
     """
     path = Path(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        text = codecs.getincrementaldecoder("utf-8")().decode(path.read_bytes())  # passes over half a letter at the end
     except OSError as error:
         raise MediaError(f"{path}: cannot be read: {error.strerror}.") from error
     except UnicodeDecodeError as error:
         raise InputError(f"{path}: is not a text file, so not a recording of poses.") from error
     try:
         data = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         data = _whole_lines(text)
         if data is None:
             raise InputError(f"{path}: is not valid JSON: {error}.") from error
@@ -260,12 +261,12 @@ def _whole_lines(text: str) -> dict[str, Any] | None:
         return None
     try:
         data = json.loads(head.rstrip().removesuffix(",") + "}")
-    except json.JSONDecodeError:
+    except (ValueError, RecursionError):
         return None
     if not isinstance(data, dict):
         return None
     frames = []
-    with contextlib.suppress(json.JSONDecodeError):
+    with contextlib.suppress(ValueError, RecursionError):
         for line in body.split("\n"):
             frames.append(json.loads(line.removesuffix(",")))  # noqa: PERF401  # lines before a broken one count
     return data | {"frames": frames, "complete": False}

@@ -192,7 +192,7 @@ def _load_packaged(name: str) -> Skeleton:
 def _load_file(path: Path) -> Skeleton:
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"cannot read the skeleton file {path}: {error}.") from error
     return skeleton_from_dict(data)
 

@@ -187,6 +187,8 @@ def test_the_first_pictures_bring_their_people_only(tmp_path: Path) -> None:
         ({"bbox": [1, 2, 3]}, "not a COCO keypoint file"),
         ({"bbox": [1, 2, 3, float("nan")]}, "bbox"),
         ({"area": "large"}, "not a COCO keypoint file"),
+        ({"area": 10**400}, "not a COCO keypoint file"),
+        ({"image_id": float("inf")}, "not a COCO keypoint file"),
         ({"keypoints": [1, 2]}, "keypoints with 2 numbers"),
         ({"keypoints": [float("inf")] * 51}, "not finite"),
         ({"keypoints": [1, 2, 3]}, "expected 51 numbers"),
@@ -199,7 +201,9 @@ def test_annotations_that_cannot_be_used_are_refused_before_any_work(tmp_path: P
         load_annotations(path)
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"images": 3}', '{"images": [], "annotations": []}', "\xff"])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", '{"images": 3}', '{"images": [], "annotations": []}', "\xff", "9" * 5000]
+)
 def test_files_that_are_no_annotations_are_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "a.json").write_bytes(content.encode("latin-1"))
     with pytest.raises(InputError):

@@ -166,6 +166,20 @@ class TestNative:
         recording = load_recording(path)
         assert [f.frame_index for f in recording.frames] == [0, 1, 2]
         assert not recording.complete
+        path.write_text(text[: text.index('{"frame_index":3')] + "[" * 100_000)
+        assert len(load_recording(path).frames) == 3
+
+    def test_file_cut_off_within_a_letter_gives_its_whole_frames(self, tmp_path):
+        path = tmp_path / "p.json"
+        writer = NativeWriter(path)
+        for index in range(3):
+            writer.write(some_poses(1, index=index), name=f"ä{index}.jpg")
+        writer.close()
+        data = path.read_bytes()
+        path.write_bytes(data[: data.rindex("ä".encode()) + 1])
+        recording = load_recording(path)
+        assert recording.names == ("ä0.jpg", "ä1.jpg")
+        assert not recording.complete
 
     def test_numbers_have_no_false_digits(self, tmp_path):
         record = record_from_poses(some_poses(1, missing=False))
@@ -206,6 +220,8 @@ class TestNative:
             ('{"format": "rtmpose_infer.poses", "version": 1}', "head"),
             (HEAD + ', "frames": [{"people": []}, {"people": [{"bbox": [1]}]}]}', "frame 1"),
             ("[" * 100_000, "not valid JSON"),
+            ('{"a": ' + "[" * 100_000 + ',\n"frames": [\n', "not valid JSON"),
+            ('{"version": ' + "9" * 5000 + "}", "not valid JSON"),
         ],
     )
     def test_file_that_is_no_recording_says_why(self, tmp_path, text, words):

@@ -100,8 +100,19 @@ def test_an_unknown_name_lists_what_there_is():
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"{}", b"\xff\xfe", b'{"name": "x"}', b"null", b'{"name": "x", "keypoints": 3}', b"[" * 100_000],
-    ids=["empty", "cut", "list", "no fields", "not text", "no keypoints", "null", "no list", "nested"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b"\xff\xfe",
+        b'{"name": "x"}',
+        b"null",
+        b'{"name": "x", "keypoints": 3}',
+        b"[" * 100_000,
+        b"9" * 5000,
+    ],
+    ids=["empty", "cut", "list", "no fields", "not text", "no keypoints", "null", "no list", "nested", "digits"],
 )
 def test_a_broken_skeleton_file_is_an_input_error(tmp_path, content):
     path = tmp_path / "broken.json"
