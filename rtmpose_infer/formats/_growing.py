@@ -7,6 +7,7 @@ next one starts over them: at any moment the file is a valid document that holds
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, BinaryIO
 
 from rtmpose_infer.errors import MediaError
@@ -77,16 +78,21 @@ class GrowingFile:
                 self._path.unlink(missing_ok=True)
 
     def _write(self, body: bytes, tail: bytes) -> None:
-        data = body + tail
         try:
-            self._file.seek(self._end)
-            written = 0
-            while written < len(data):
-                written += self._file.write(data[written:])
-            self._file.truncate()
+            self._put(body + tail)
         except (OSError, ValueError) as error:
+            with contextlib.suppress(OSError, ValueError):
+                self._put(self._tail)  # there was room for it before
             raise MediaError(f"{self._path}: writing failed: {error}. Is the disk full?") from error
         self._end += len(body)
+
+    def _put(self, data: bytes) -> None:
+        """Write what follows the items so far."""
+        self._file.seek(self._end)
+        written = 0
+        while written < len(data):
+            written += self._file.write(data[written:])
+        self._file.truncate()
 
 
 def _encoded(text: str) -> bytes:

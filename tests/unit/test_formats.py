@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import sys
@@ -508,6 +509,34 @@ class TestEveryWriter:
             open_poses_writer(tmp_path / "x", "yaml")
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+    @pytest.mark.parametrize("format_name", [name for name in FORMATS if name != "openpose"])
+    def test_full_disk_leaves_what_was_written_before(self, tmp_path, format_name):
+        """A file handle stands in for the disk: it takes 60 bytes of the third frame."""
+
+        class Disk(io.FileIO):
+            room = 60
+
+            def write(self, data: bytes) -> int:
+                if len(data) < 60:
+                    return super().write(data)
+                if not self.room:
+                    raise OSError(errno.ENOSPC, "No space left on device")
+                written = super().write(data[: self.room])
+                self.room = 0
+                return written
+
+        path = tmp_path / "out"
+        writer = open_poses_writer(path, format_name)
+        for index in range(2):
+            writer.write(some_poses(index=index))
+        before = path.read_bytes()
+        writer._file._file.close()
+        writer._file._file = Disk(path, "r+")
+        with pytest.raises(MediaError, match="Is the disk full"):
+            writer.write(some_poses(index=2))
+        writer.close(complete=False)
+        assert path.read_bytes() == before
+
     def test_full_disk_is_a_media_error(self):
         writer = CsvWriter("/dev/full")
         with closing(writer), pytest.raises(MediaError, match="Is the disk full"):
