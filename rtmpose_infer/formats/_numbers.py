@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["flat_triplets", "rounded", "rounded_or_none"]
+__all__ = ["flat_triplets", "rounded", "rounded_or_none", "rounded_or_zero"]
 
 PIXEL_DIGITS = 2
 SCORE_DIGITS = 4
@@ -21,6 +21,15 @@ def rounded(values: npt.ArrayLike, digits: int) -> Any:
     [0.1, 2.35]
     """
     return np.round(np.asarray(values, dtype=np.float64), digits).tolist()
+
+
+def rounded_or_zero(values: npt.ArrayLike, digits: int) -> Any:
+    """Return the same with 0 in place of what is not finite, for forms that know no missing number.
+
+    >>> rounded_or_zero(np.float32([1.25, np.nan, np.inf]), 2)
+    [1.25, 0.0, 0.0]
+    """
+    return rounded(np.nan_to_num(np.asarray(values, dtype=np.float64), posinf=0, neginf=0), digits)
 
 
 def rounded_or_none(values: npt.NDArray[np.float32], digits: int) -> Any:
@@ -43,7 +52,7 @@ def flat_triplets(points: npt.NDArray[np.float32], scores: npt.NDArray[np.float3
 
     That is COCO's and OpenPose's convention.
     """
-    missing = ~(np.isfinite(points).all(axis=2) & (scores > 0))
+    missing = ~(np.isfinite(points).all(axis=2) & (scores > 0) & np.isfinite(scores))
     triplets = np.concatenate(
         [
             np.round(np.asarray(points, np.float64), PIXEL_DIGITS),

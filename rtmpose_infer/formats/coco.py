@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtmpose_infer.formats._growing import GrowingFile
-from rtmpose_infer.formats._numbers import SCORE_DIGITS, flat_triplets, rounded
+from rtmpose_infer.formats._numbers import SCORE_DIGITS, flat_triplets, rounded_or_zero
 
 if TYPE_CHECKING:
     from rtmpose_infer.results import Poses
@@ -29,10 +29,10 @@ def coco_results_from_poses(poses: Poses, *, image_id: int) -> list[dict[str, An
         image_id: The image's id in the annotations.
     """
     triplets = flat_triplets(poses.keypoints, poses.keypoint_scores)
-    scores = rounded(poses.scores, SCORE_DIGITS)
+    scores = rounded_or_zero(poses.scores, SCORE_DIGITS)
     results: list[dict[str, Any]] = []
     for row, (keypoints, score) in enumerate(zip(triplets, scores, strict=True)):
-        result = {"image_id": image_id, "category_id": _PERSON_CATEGORY, "keypoints": keypoints, "score": score}
+        result = {"image_id": int(image_id), "category_id": _PERSON_CATEGORY, "keypoints": keypoints, "score": score}
         if poses.track_ids is not None:
             result["track_id"] = int(poses.track_ids[row])
         results.append(result)

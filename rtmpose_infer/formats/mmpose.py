@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtmpose_infer.formats._growing import GrowingFile
-from rtmpose_infer.formats._numbers import PIXEL_DIGITS, SCORE_DIGITS, rounded
+from rtmpose_infer.formats._numbers import PIXEL_DIGITS, SCORE_DIGITS, rounded, rounded_or_zero
 
 if TYPE_CHECKING:
     from rtmpose_infer.results import Poses
@@ -25,11 +25,11 @@ __all__ = ["MmposeWriter", "mmpose_instances_from_poses"]
 
 def mmpose_instances_from_poses(poses: Poses) -> list[dict[str, Any]]:
     """Return MMPose's ``instances`` of one frame, with ``track_id`` besides where people are tracked."""
-    found = np.isfinite(poses.keypoints).all(axis=2, keepdims=True)
+    found = np.isfinite(poses.keypoints).all(axis=2, keepdims=True) & np.isfinite(poses.keypoint_scores)[..., None]
     points = rounded(np.where(found, poses.keypoints, 0), PIXEL_DIGITS)
     scores = rounded(np.where(np.squeeze(found, axis=2), poses.keypoint_scores, 0), SCORE_DIGITS)
-    boxes = rounded(np.nan_to_num(poses.bboxes), PIXEL_DIGITS)
-    box_scores = rounded(np.nan_to_num(poses.bbox_scores), SCORE_DIGITS)
+    boxes = rounded_or_zero(poses.bboxes, PIXEL_DIGITS)
+    box_scores = rounded_or_zero(poses.bbox_scores, SCORE_DIGITS)
     instances: list[dict[str, Any]] = []
     for row in range(len(poses)):
         instance = {"keypoints": points[row], "keypoint_scores": scores[row]}
@@ -58,7 +58,7 @@ class MmposeWriter:
         if not self._file.begun:
             self._file.begin(f'{{"meta_info": {json.dumps(_meta_info(poses.skeleton))},\n"instance_info": [\n')
         index = self._frames if poses.frame_index is None else poses.frame_index
-        frame = {"frame_id": index + 1, "instances": mmpose_instances_from_poses(poses)}
+        frame = {"frame_id": int(index) + 1, "instances": mmpose_instances_from_poses(poses)}
         self._file.add(json.dumps(frame, separators=(",", ":"), allow_nan=False))
         self._frames += 1
 

@@ -36,6 +36,7 @@ from __future__ import annotations
 import codecs
 import contextlib
 import json
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -143,8 +144,8 @@ def record_from_poses(poses: Poses, *, name: str | None = None) -> dict[str, Any
         people.append(person)
     time_s = poses.timestamp_s
     record: dict[str, Any] = {
-        "frame_index": poses.frame_index,
-        "timestamp_s": None if time_s is None else round(time_s, TIME_DIGITS),
+        "frame_index": None if poses.frame_index is None else int(poses.frame_index),
+        "timestamp_s": None if time_s is None or not math.isfinite(time_s) else round(float(time_s), TIME_DIGITS),
         "frame_size_wh": None if poses.frame_size_wh is None else [int(side) for side in poses.frame_size_wh],
     }
     if name is not None:

@@ -509,6 +509,23 @@ class TestEveryWriter:
             open_poses_writer(tmp_path / "x", "yaml")
 
     @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+    @pytest.mark.parametrize("format_name", FORMATS)
+    @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+    def test_numbers_that_are_not_finite_and_numpys_own_cost_no_frame(self, tmp_path, format_name, value):
+        poses = some_poses(missing=False)
+        odd = {
+            name: np.where(np.arange(getattr(poses, name).size).reshape(getattr(poses, name).shape), 1, value)
+            for name in ("keypoints", "keypoint_scores", "bboxes", "bbox_scores")
+        }
+        poses = replace(poses, **odd, frame_index=np.int64(3), timestamp_s=np.float32(value))
+        with closing(open_poses_writer(tmp_path / "out", format_name)) as writer:
+            writer.write(poses)
+        if format_name == "native":
+            frame = load_recording(tmp_path / "out").frames[0]
+            assert (frame.frame_index, frame.timestamp_s) == (3, None)
+        if format_name == "coco":
+            assert json.loads((tmp_path / "out").read_text())[0]["score"] == 0
+
     @pytest.mark.parametrize("format_name", [name for name in FORMATS if name != "openpose"])
     def test_full_disk_leaves_what_was_written_before(self, tmp_path, format_name):
         """A file handle stands in for the disk: it takes 60 bytes of the third frame."""
