@@ -7,6 +7,7 @@ outside, a link or an absurd size condemns the archive.
 
 from __future__ import annotations
 
+import errno
 import logging
 import lzma
 import stat
@@ -47,7 +48,9 @@ def unpack_sdk(archive: Path, folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             for name, member in members.items():
                 _extract(file, member, folder / name)
-    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError) as error:
+    except (zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EINVAL:  # that is a seek to before the file's start
+            raise
         raise ModelError(f"{archive.name} is no usable zip archive ({error}); fetch it again.") from error
 
 

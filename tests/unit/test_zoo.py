@@ -527,6 +527,10 @@ class TestArchive:
     def test_refuses_half_an_archive(self, tmp_path: Path, cut: int) -> None:
         self.refuse(tmp_path, sdk()[:cut], "no usable zip")
 
+    @pytest.mark.parametrize("lost", [1, 40, 500])
+    def test_refuses_an_archive_that_lost_its_beginning(self, tmp_path: Path, lost: int) -> None:
+        self.refuse(tmp_path, sdk()[lost:], "no usable zip")
+
     def test_refuses_a_flipped_bit(self, tmp_path: Path) -> None:
         data = bytearray(zipped({"end2end.onnx": NETWORK}, compression=zipfile.ZIP_STORED))
         data[5000] ^= 1
