@@ -219,14 +219,16 @@ class _Transfer:
             raise _TransferError(f"unasked-for encoding {headers['Content-Encoding']!r}", again=False)
         if "Content-Type" in headers and headers.get_content_type() in {"text/html", "application/xhtml+xml"}:
             raise _TransferError("a web page came in place of the file (a login page of the network?)", again=False)
-        if answer.status == 206 and _range_start(headers.get("Content-Range", "")) != self._size:
+        start, total = _range(headers.get("Content-Range", ""))
+        if answer.status == 206 and (start != self._size or not _is_same_version(headers, self._validator)):
             self._restart()
             raise _TransferError("the server sent another part of the file than was asked for", again=True)
         if answer.status != 206:
             self._restart()
         self._validator = _validator(headers)
         length = _whole_number(headers.get("Content-Length", ""))
-        total = None if length is None else self._size + length
+        if answer.status != 206 or total is None:
+            total = None if length is None else self._size + length
         self._check_size(total or 0)
         with self.path.open("ab") as file:
             self._copy(answer, file, total)
@@ -269,10 +271,17 @@ def _validator(headers: Message) -> str:
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 
 
-def _range_start(text: str) -> int | None:
+def _is_same_version(headers: Message, validator: str) -> bool:
+    """Tell whether a part is of the version that the earlier parts are of; servers may leave the mark out."""
+    name = "ETag" if validator.startswith('"') else "Last-Modified"
+    return headers.get(name, validator) == validator
+
+
+def _range(text: str) -> tuple[int | None, int | None]:
+    """Return where a part begins and how large the whole file is, each None where it is not said."""
     unit, _, rest = text.partition(" ")
-    start = rest.partition("-")[0]
-    return _whole_number(start) if unit == "bytes" else None
+    part, _, whole = rest.partition("/")
+    return (_whole_number(part.partition("-")[0]), _whole_number(whole)) if unit == "bytes" else (None, None)
 
 
 def _whole_number(text: str) -> int | None:

@@ -208,6 +208,31 @@ class TestDownload:
         address = server.put("/a", broken_off(CHECKPOINT, 9000, ETag='"v1"'), elsewhere, whole(CHECKPOINT))
         download_file([address], tmp_path / "f", accept=only(CHECKPOINT), policy=QUICK)
 
+    def test_does_not_join_parts_of_two_versions(self, server: Server, tmp_path: Path) -> None:
+        other = b"other " * 5500
+
+        def regardless(handler: Handler) -> None:
+            rest = other[9000:]
+            content_range = f"bytes 9000-{len(other) - 1}/{len(other)}"
+            handler.begin(206, Content_Length=len(rest), Content_Range=content_range, ETag='"v2"')
+            handler.wfile.write(rest)
+
+        address = server.put("/a", broken_off(CHECKPOINT, 9000, ETag='"v1"'), regardless, whole(other))
+        download_file([address], tmp_path / "f", accept=anything, policy=QUICK)
+        assert (tmp_path / "f").read_bytes() == other
+
+    def test_a_part_is_not_taken_for_the_rest(self, server: Server, tmp_path: Path) -> None:
+        def piece(handler: Handler) -> None:
+            start = int(handler.headers["Range"].removeprefix("bytes=").removesuffix("-"))
+            data = CHECKPOINT[start : start + 15_000]
+            content_range = f"bytes {start}-{start + len(data) - 1}/{len(CHECKPOINT)}"
+            handler.begin(206, Content_Length=len(data), Content_Range=content_range, ETag='"v1"')
+            handler.wfile.write(data)
+
+        address = server.put("/a", broken_off(CHECKPOINT, 9000, ETag='"v1"'), piece)
+        download_file([address], tmp_path / "f", accept=anything, policy=QUICK)
+        assert (tmp_path / "f").read_bytes() == CHECKPOINT
+
     def test_starts_again_when_the_range_is_refused(self, server: Server, tmp_path: Path) -> None:
         address = server.put("/a", broken_off(CHECKPOINT, 9000, ETag='"v1"'), failing(416), whole(CHECKPOINT))
         download_file([address], tmp_path / "f", accept=only(CHECKPOINT), policy=QUICK)
