@@ -312,8 +312,6 @@ def _figures(
         raise BackendUnavailableError(
             "COCO's figures need the package faster-coco-eval; install it with: pip install 'rtmpose-infer[eval]'"
         ) from error
-    if not found:
-        return PartReport(*[0.0] * len(_STATS))
     people = []
     for number, (person, joints) in enumerate(zip(annotations.people, truth, strict=True), start=1):
         box = person["bbox"]
@@ -334,14 +332,10 @@ def _figures(
         for image_id, joints, score in found
     ]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
-        there = coco.COCO(
-            {
-                "images": [{"id": i} for i in annotations.images],
-                "annotations": people,
-                "categories": [{"id": 1, "name": "person"}],
-            }
-        )
-        judge = coco.COCOeval_faster(there, there.loadRes(results), "keypoints", kpt_oks_sigmas=sigmas[part].tolist())
+        about = {"images": [{"id": i} for i in annotations.images], "categories": [{"id": 1, "name": "person"}]}
+        there = coco.COCO({**about, "annotations": people})
+        seen = there.loadRes(results) if results else coco.COCO({**about, "annotations": []})
+        judge = coco.COCOeval_faster(there, seen, "keypoints", kpt_oks_sigmas=sigmas[part].tolist())
         judge.evaluate()
         judge.accumulate()
         judge.summarize()

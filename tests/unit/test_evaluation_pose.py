@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -164,6 +165,15 @@ def test_nobody_found_is_zero(tmp_path: Path) -> None:
     report = pose_report(load_annotations(write(tmp_path, [person(0, somebody())])), {0: poses([])})
     assert (report.figures.ap, report.figures.ar, report.found) == (0, 0, 0)
     assert {row.likeness for row in report.joints} == {0}
+
+
+def test_nobody_found_is_nothing_to_judge_for_a_size_that_does_not_occur(tmp_path: Path) -> None:
+    found = pose_report(
+        load_annotations(write(tmp_path, [person(0, somebody(), area=50.0**2)])), {0: poses([])}
+    ).figures
+    assert (found.ap, found.ap_medium, found.ar_medium) == (0, 0, 0)
+    assert math.isnan(found.ap_large)
+    assert math.isnan(found.ar_large)
 
 
 def test_boxes_to_look_in_are_those_of_people_and_crowds_are_none(tmp_path: Path) -> None:
