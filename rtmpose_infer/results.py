@@ -190,7 +190,11 @@ class Poses:
     def __getitem__(self, index: Index) -> Poses:
         """Return the chosen people; an integer gives one person as an object of length one."""
         rows = _rows(index)
-        changes = {f.name: value[rows] for f in fields(self) if isinstance(value := getattr(self, f.name), np.ndarray)}
+        changes: dict[str, Any] = {
+            f.name: value[rows] for f in fields(self) if isinstance(value := getattr(self, f.name), np.ndarray)
+        }
+        if self.keypoints_raw is self.keypoints:
+            changes["keypoints_raw"] = None  # they stay one array
         return replace(self, **changes)
 
     def __iter__(self) -> Iterator[Poses]:

@@ -141,6 +141,10 @@ def test_a_frame_without_people_has_the_right_shapes():
 def test_unsmoothed_poses_share_their_raw_keypoints():
     plain = poses(keypoints_raw=None)
     assert plain.keypoints_raw is plain.keypoints
+    chosen = plain[:1]
+    assert chosen.keypoints_raw is chosen.keypoints
+    smoothed = poses()[:1]
+    assert smoothed.keypoints_raw is not smoothed.keypoints
 
 
 @pytest.mark.parametrize(
