@@ -24,6 +24,7 @@ __all__ = ["is_untracked", "load_motchallenge_results", "load_motchallenge_truth
 Rows = npt.NDArray[np.float64]
 _NEEDLESS = (2, 7, 8, 12)
 _MOST_FRAMES = 10_000_000
+_LARGEST_ID = 2**53  # beyond it two ids become one float
 
 
 def load_motchallenge_truth(path: str | Path) -> list[PeopleFrame]:
@@ -93,6 +94,8 @@ def _rows(path: str | Path) -> Rows:
     frames = rows[:, 0]
     if not np.isfinite(rows[:, :6]).all() or (frames < 1).any() or (frames > _MOST_FRAMES).any():
         raise InputError(f"{path}: expected finite places and frame numbers from 1 to {_MOST_FRAMES}.")
+    if (rows[:, :2] != np.rint(rows[:, :2])).any() or (np.abs(rows[:, 1]) > _LARGEST_ID).any():
+        raise InputError(f"{path}: expected whole numbers of at most {_LARGEST_ID} as frames and ids.")
     return rows
 
 

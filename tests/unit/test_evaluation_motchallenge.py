@@ -62,6 +62,8 @@ def test_results_and_raw_detections_are_told_apart(tmp_path: Path) -> None:
         (["0,1,0,0,5,5,1,1,1"], "frame numbers from 1"),
         (["1e12,1,0,0,5,5,1,1,1"], "frame numbers from 1"),
         (["1,1,nan,0,5,5,1,1,1"], "finite"),
+        (["1,1.5,0,0,5,5,1,1,1", "2,1.7,0,0,5,5,1,1,1"], "whole numbers"),
+        (["1,1e300,0,0,5,5,1,1,1"], "whole numbers"),
         (["1,1,0,0,5,5,1,1,1", "1,1,9,9,5,5,1,1,1"], "twice in frame 1"),
         (["1,1,0,0,5,5,1,3,1"], "no pedestrian"),
     ],
