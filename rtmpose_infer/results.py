@@ -51,6 +51,14 @@ def _is_constant(array: npt.NDArray[Any]) -> bool:
     return not array.flags.writeable and isinstance(owner, np.ndarray) and not owner.flags.writeable
 
 
+def _restore(result: Detections | Poses, state: dict[str, Any]) -> None:
+    """Take what was pickled or copied: numpy's arrays come out of that writable."""
+    for value in state.values():
+        if isinstance(value, np.ndarray):
+            value.flags.writeable = False
+    result.__dict__.update(state)
+
+
 @dataclass(frozen=True, eq=False)
 class Detections:
     """The boxes a detector found in one frame, best first.
@@ -77,6 +85,9 @@ class Detections:
     def empty(cls) -> Detections:
         """Return no detections."""
         return cls(np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _restore(self, state)
 
     def __len__(self) -> int:
         return len(self.bboxes)
@@ -183,6 +194,9 @@ class Poses:
             np.float32
         )
         return scores
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        _restore(self, state)
 
     def __len__(self) -> int:
         return len(self.keypoints)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 
 import numpy as np
 import pytest
@@ -50,6 +52,15 @@ def test_every_array_has_the_documented_type_and_is_read_only(result):
         assert array.dtype == (np.int64 if name in {"labels", "track_ids"} else np.float32), name
         with pytest.raises(ValueError, match="read-only"):
             array[...] = 0
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))])
+@pytest.mark.parametrize("result", [detections(), poses()], ids=["detections", "poses"])
+def test_copies_and_what_comes_from_another_process_are_read_only_too(result, copied):
+    again = copied(result)
+    for name, array in arrays_of(again).items():
+        np.testing.assert_array_equal(array, getattr(result, name))
+        assert not array.flags.writeable, name
 
 
 @pytest.mark.parametrize("result", [detections(), poses()], ids=["detections", "poses"])
