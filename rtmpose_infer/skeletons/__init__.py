@@ -77,7 +77,7 @@ class Skeleton:
         object.__setattr__(self, "flip_index", flip)
         if self.sigmas is not None:
             sigmas = np.array(self.sigmas, dtype=np.float32)
-            if sigmas.shape != (count,) or not np.all(sigmas > 0):
+            if sigmas.shape != (count,) or not np.all((sigmas > 0) & np.isfinite(sigmas)):
                 raise InputError(f"skeleton {self.name!r}: sigmas must be {count} positive numbers.")
             sigmas.flags.writeable = False
             object.__setattr__(self, "sigmas", sigmas)

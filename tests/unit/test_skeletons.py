@@ -139,6 +139,7 @@ def test_a_missing_skeleton_file_is_an_input_error(tmp_path):
         ({"sigmas": [0.1, 0.1]}, "sigmas"),
         ({"sigmas": [0.1, 0.0, 0.1]}, "sigmas"),
         ({"sigmas": [0.1, float("nan"), 0.1]}, "sigmas"),
+        ({"sigmas": [0.1, float("inf"), 0.1]}, "sigmas"),
         ({"sigmas": ["x", "y", "z"]}, "not a skeleton"),
         ({"sigmas": [10**400, 0.1, 0.1]}, "not a skeleton"),
     ],
