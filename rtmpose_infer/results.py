@@ -33,6 +33,8 @@ def _frozen(
         raise DTypeError(what, expected=np.dtype(dtype).name, actual=array.dtype)
     if array.shape != shape and not _fits(array.shape, shape):
         raise ShapeError(what, expected=words, actual=array.shape)
+    if dtype is np.int64 and array.dtype.kind in "fu" and not _is_whole(array):
+        raise DTypeError(what, expected="int64", actual=f"{array.dtype} with other numbers than whole ones")
     if array.dtype != dtype or not _is_constant(array):
         array = array.astype(dtype, copy=True)
         array.flags.writeable = False
@@ -43,6 +45,10 @@ def _fits(actual: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     return len(actual) == len(expected) and all(
         want is None or want == have for want, have in zip(expected, actual, strict=True)
     )
+
+
+def _is_whole(array: npt.NDArray[Any]) -> bool:
+    return bool((np.rint(array) == array).all() and (abs(array) < 2**63).all())
 
 
 def _is_constant(array: npt.NDArray[Any]) -> bool:

@@ -172,11 +172,19 @@ def test_unsmoothed_poses_share_their_raw_keypoints():
         ("keypoint_probabilities", np.zeros((4, 1)), ShapeError),
         ("bboxes", np.full((4, 4), "x"), DTypeError),
         ("track_ids", np.full(4, None), DTypeError),
+        ("track_ids", np.array([1, 1.5, 2, 3]), DTypeError),
+        ("track_ids", np.array([1, np.nan, 2, 3]), DTypeError),
+        ("track_ids", np.array([1, 1e300, 2, 3]), DTypeError),
+        ("track_ids", np.array([1, 2**63, 2, 3], np.uint64), DTypeError),
     ],
 )
 def test_arrays_that_do_not_fit_are_refused_by_name(field, value, error):
     with pytest.raises(error, match=field):
         poses(**{field: value})
+
+
+def test_whole_numbers_of_another_type_are_ids():
+    assert poses(track_ids=np.array([1.0, 2, 3, 9])).track_ids.tolist() == [1, 2, 3, 9]
 
 
 @pytest.mark.parametrize("count", [3, 5])
