@@ -220,35 +220,35 @@ class _RequestPool:
     def __init__(self, compiled: Any) -> None:
         self.limit = max(int(_property(compiled, "OPTIMAL_NUMBER_OF_INFER_REQUESTS") or 1), 1)
         self._compiled = compiled
+        # None stands for one that is not made yet; the last to be given back is the first to be taken.
         self._free: queue.LifoQueue[Any] = queue.LifoQueue()
-        self._made = 0
-        self._lock = threading.Lock()
+        for _ in range(self.limit):
+            self._free.put(None)
 
     def take(self) -> Any:
         """Return a request that nobody else uses, when there is one."""
-        request = self._take_free()
-        return self._free.get() if request is None else request
+        return self._ready(self._free.get())
 
     def take_several(self, count: int) -> list[Any]:
         """Return at least one request, and up to ``count`` where that needs no waiting."""
         requests = [self.take()]
-        while len(requests) < count and (request := self._take_free()) is not None:
-            requests.append(request)
+        with suppress(queue.Empty, RuntimeError):  # where no further one can be made, fewer do as well
+            while len(requests) < count:
+                requests.append(self._ready(self._free.get_nowait()))
         return requests
 
     def give(self, request: Any) -> None:
         """Take a request back."""
         self._free.put(request)
 
-    def _take_free(self) -> Any:
-        try:
-            return self._free.get_nowait()
-        except queue.Empty:
-            with self._lock:
-                if self._made == self.limit:
-                    return None
-                self._made += 1
-            return self._compiled.create_infer_request()
+    def _ready(self, request: Any) -> Any:
+        if request is None:
+            try:
+                request = self._compiled.create_infer_request()
+            except BaseException:
+                self._free.put(None)  # or its place would be lost, and a later call wait for ever
+                raise
+        return request
 
 
 @dataclass(frozen=True)

@@ -300,14 +300,13 @@ def test_a_lost_device_is_an_inference_error_and_the_next_call_works(
     model: ModelFile, folder: Path, options: dict[str, object], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     failing = threading.Event()
-    take_free = adapter._RequestPool._take_free
+    ready = adapter._RequestPool._ready
 
-    def taking(self: adapter._RequestPool) -> object:
-        request = take_free(self)
-        return None if request is None else Refusing(request, failing)
+    def refusing(self: adapter._RequestPool, request: object) -> object:
+        return Refusing(ready(self, request), failing)
 
     with load(model, folder, threads=2, options=options) as backend:
-        monkeypatch.setattr(adapter._RequestPool, "_take_free", taking)
+        monkeypatch.setattr(adapter._RequestPool, "_ready", refusing)
         check(backend, 4)
         failing.set()
         for _ in range(5):  # no request gets lost, or the last of these would wait for ever
@@ -315,6 +314,35 @@ def test_a_lost_device_is_an_inference_error_and_the_next_call_works(
                 backend.run({"frames_u8": models.pictures(4)})
         failing.clear()
         check(backend, 4)
+
+
+class Full:
+    """A compiled network for two infer requests, which has no memory for them at some of the times it is asked."""
+
+    def __init__(self, *failing: int) -> None:
+        self._failing = set(failing)
+        self._asked = 0
+
+    def get_property(self, _: str) -> int:
+        return 2
+
+    def create_infer_request(self) -> int:
+        self._asked += 1
+        if self._asked in self._failing:
+            raise RuntimeError("out of memory")
+        return self._asked
+
+
+def test_a_request_that_could_not_be_made_is_made_by_a_later_call() -> None:
+    pool = adapter._RequestPool(Full(1, 2, 3, 5))
+    for _ in range(3):
+        with pytest.raises(RuntimeError, match="out of memory"):
+            pool.take()
+    first = pool.take_several(2)
+    assert first == [4]
+    assert pool.take_several(2) == [6]
+    pool.give(first[0])
+    assert pool.take() == 4
 
 
 @pytest.fixture
