@@ -26,6 +26,7 @@ tested there.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import io
 import logging
@@ -86,6 +87,7 @@ _LEVELS = {
 _SPIN_US = 50
 _TIMED_SPINNING = (1, 26)
 _OPTIONS = {"provider_options", "session_config", "graph_optimization_level", "io_binding", "cuda_graphs", "cache"}
+_OF_THE_DEVICE = {"provider_options", "cuda_graphs"}  # options that mean nothing to the CPU that takes its place
 
 
 def load(model: ModelFile, config: BackendConfig) -> OnnxRuntimeBackend:
@@ -123,6 +125,8 @@ def load(model: ModelFile, config: BackendConfig) -> OnnxRuntimeBackend:
             raise
         _log.warning("%s Going on with the CPU.", error)
         provider, index = _CPU, None
+        options = {name: value for name, value in config.options.items() if name not in _OF_THE_DEVICE}
+        config = dataclasses.replace(config, options=options)
         session = _Loader(ort, model, config, _CPU, None).session()
     bound = bool(config.options.get("io_binding")) or bool(config.options.get("cuda_graphs"))
     return OnnxRuntimeBackend(

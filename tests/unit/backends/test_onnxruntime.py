@@ -89,6 +89,14 @@ def test_falling_back_happens_only_when_allowed_and_is_logged(caplog):
     assert "DmlExecutionProvider" in caplog.text
 
 
+def test_falling_back_leaves_behind_what_only_the_device_understands():
+    options = {"cuda_graphs": True, "provider_options": {"gpu_mem_limit": "1000000"}}
+    config = BackendConfig(device="cuda", allow_fallback=True, options=options)
+    with load_backend(model(), backend="ort", config=config) as backend:
+        assert backend.describe().device == "cpu"
+        np.testing.assert_allclose(backend.run({"input": bright_square()})["dets"], [[[30, 10, 50, 20, 0.9]]])
+
+
 @pytest.mark.parametrize(
     "config",
     [
