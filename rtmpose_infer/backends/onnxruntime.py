@@ -41,6 +41,7 @@ import numpy as np
 from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec, run_in_sizes
 from rtmpose_infer.backends.engine_cache import EngineCache, model_digest
 from rtmpose_infer.errors import BackendUnavailableError, DeviceUnavailableError, InputError, ModelError
+from rtmpose_infer.onnx_file import external_data_locations
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -292,7 +293,8 @@ class _Loader:
             )
         if self._provider in {_CUDA, _TENSORRT}:
             _preload(self._ort)
-        if self._provider == _CPU and level != "disable" and self._config.options.get("cache", True):
+        kept = self._provider == _CPU and level != "disable" and self._config.options.get("cache", True)
+        if kept and _in_one_piece(self._model.data):
             return self._cached(level)
         return self._made(self._source(), level)
 
@@ -320,7 +322,7 @@ class _Loader:
             with tempfile.TemporaryDirectory(prefix="rtmpose-onnx-") as folder:
                 target = Path(folder) / "optimised.onnx"
                 session = self._made(self._source(), level, optimised=target)
-                # Weights beyond 2 GB, or files beside the model, make no single file.
+                # Weights beyond 2 GB make no single file.
                 if target.is_file() and len(list(Path(folder).iterdir())) == 1:
                     cache.store(key, target.read_bytes(), kind="onnx")
         except (OSError, ModelError) as error:  # ONNX Runtime blames the model also where it cannot write the graph
@@ -409,6 +411,18 @@ def _preload(ort: ModuleType) -> None:
         _log.debug("CUDA libraries were not preloaded: %s", error)
     if said.getvalue():
         _log.debug("%s", said.getvalue().strip())
+
+
+def _in_one_piece(data: Path | bytes) -> bool:
+    """Say whether the model has all its weights in it.
+
+    The optimised graph of another still names the files beside it, and out of the cache it would look for them in the
+    working directory.
+    """
+    try:
+        return not external_data_locations(data)
+    except ModelError:
+        return True  # ONNX Runtime says what is wrong with the file
 
 
 def _processor() -> str:

@@ -373,6 +373,21 @@ def test_an_entry_that_onnx_runtime_refuses_is_made_again(tiny, tmp_path, caplog
     assert "is refused" in caplog.text
 
 
+def test_weights_beside_the_model_are_never_looked_for_elsewhere(tiny, tmp_path, monkeypatch, caplog):
+    onnx = pytest.importorskip("onnx", reason="makes the model")
+    whole, elsewhere = onnx.load(str(tiny.data)), tmp_path / "elsewhere"
+    settings = {"save_as_external_data": True, "location": "weights.bin", "size_threshold": 32}
+    onnx.save(whole, tmp_path / "beside.onnx", **settings)
+    elsewhere.mkdir()
+    (elsewhere / "weights.bin").write_bytes(bytes((tmp_path / "weights.bin").stat().st_size))
+    monkeypatch.chdir(elsewhere)
+    beside = ModelFile(tmp_path / "beside.onnx", tiny.spec, tiny.header, "beside.onnx")
+    for _ in range(2):
+        with load_backend(beside, backend="ort", config=BackendConfig(cache_dir=tmp_path / "cache")) as backend:
+            check(backend, 2)
+    assert not caplog.records
+
+
 def test_without_a_cache_nothing_is_written(tiny, tmp_path):
     for options in ({"cache": False}, {"graph_optimization_level": "disable"}):
         config = BackendConfig(cache_dir=tmp_path / "cache", options=options)
