@@ -143,7 +143,9 @@ def load(model: ModelFile, config: BackendConfig) -> OnnxRuntimeBackend:
 
 
 class OnnxRuntimeBackend(Backend):
-    """A session of ONNX Runtime; its ``Run`` is safe from several threads, bound calls take turns.
+    """A session of ONNX Runtime; its ``Run`` is safe from several threads, but with DirectML, where calls take turns.
+
+    Bound calls take turns too.
 
     Args:
         ort: The module.
@@ -181,6 +183,8 @@ class OnnxRuntimeBackend(Backend):
         self._bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
         self._lock = threading.Lock()
         providers = session.get_providers()
+        # "Only one thread may call Run at a time", says the page of ONNX Runtime's documentation on DirectML.
+        self._turns = self._lock if providers[0] == _DIRECTML else contextlib.nullcontext()
         details = {"providers": ", ".join(providers)}
         if bound:
             details["inputs and outputs"] = "bound, CUDA graphs" if cuda_graphs else "bound"
@@ -195,7 +199,8 @@ class OnnxRuntimeBackend(Backend):
 
     def _run(self, feeds: Arrays) -> Arrays:
         if not self._bound:
-            values = self._session.run(self._output_names, feeds)
+            with self._turns:
+                values = self._session.run(self._output_names, feeds)
             return dict(zip(self._output_names, values, strict=True))
         with self._lock:  # for all parts of a batch, so that closing waits for the last
             if self.batch_sizes is not None:

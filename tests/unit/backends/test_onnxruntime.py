@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -198,6 +201,40 @@ class Build:
         if self._failure is not None and providers[0][0] != "CPUExecutionProvider":
             raise self._failure
         return self._real.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+class DirectMl:
+    """A session that says it runs on DirectML, and notes when two calls overlap."""
+
+    def __init__(self, session) -> None:
+        self._session = session
+        self._busy = threading.Lock()
+        self.overlapped = False
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._session, name)
+
+    def get_providers(self) -> list[str]:
+        return ["DmlExecutionProvider", "CPUExecutionProvider"]
+
+    def run(self, names, feeds):
+        free = self._busy.acquire(blocking=False)
+        self.overlapped |= not free
+        time.sleep(0.01)
+        answers = self._session.run(names, feeds)
+        if free:
+            self._busy.release()
+        return answers
+
+
+def test_threads_take_turns_on_directml():
+    import onnxruntime
+
+    session = DirectMl(onnxruntime.InferenceSession(light_detector(), providers=["CPUExecutionProvider"]))
+    with OnnxRuntimeBackend(onnxruntime, session, threads=None) as backend, ThreadPoolExecutor(4) as pool:
+        answers = list(pool.map(lambda _: backend.run({"input": bright_square()}), range(8)))
+    assert len(answers) == 8
+    assert not session.overlapped
 
 
 @pytest.mark.parametrize("failure", [None, RuntimeError("CUDA failure 35: driver too old")], ids=["silent", "raised"])
