@@ -33,7 +33,6 @@ from rtmpose_infer.export.parity import run_batches as _run_batches
 from rtmpose_infer.export.pictures import drawn_pictures, pictures_from_folder
 from rtmpose_infer.export.precision import convert_to_fp16, float_activations, with_float_weights
 from rtmpose_infer.model_spec import ModelFile, ModelSpec, load_model_file
-from rtmpose_infer.onnx_file import read_onnx_header
 from rtmpose_infer.skeletons import load_skeleton
 
 if TYPE_CHECKING:
@@ -368,24 +367,19 @@ def _model_file(path: Path, options: ExportOptions) -> ModelFile:
     known = {"skeleton": options.skeleton, "padding": options.padding, "input_size_wh": options.input_size_wh}
     if options.class_names is not None:
         known["class_names"] = tuple(options.class_names)  # type: ignore[assignment]
-    task = _task(path)
-    return load_model_file(path, task=task, **known)
+    *others, last = _PICTURES
+    found = (_file_of_task(path, task, known) for task in others)
+    return next((file for file in found if file is not None), None) or load_model_file(path, task=last, **known)
 
 
-def _task(path: Path) -> str:
-    """Return whether the file's outputs are those of a pose network or of a detector."""
-    model = path / "end2end.onnx" if path.is_dir() else path
-    if path.suffix == ".zip" or not model.is_file():
-        # The archive says it itself: one of the two reads, the other is refused as being of the other task.
-        try:
-            load_model_file(path, task="pose")
-        except ModelError as error:
-            if "a pose model is needed" not in str(error):
-                raise
-            return "detection"
-        return "pose"
-    names = {t.name for t in read_onnx_header(model).outputs}
-    return "pose" if names & {"simcc_x", "simcc_y", "keypoints"} and "dets" not in names else "detection"
+def _file_of_task(path: Path, task: str, known: Mapping[str, Any]) -> ModelFile | None:
+    """Return the file, or ``None`` where it says of itself, or shows by its outputs, that it is of another task."""
+    try:
+        return load_model_file(path, task=task, **known)
+    except ModelError as error:
+        if f"a {task} model is needed" not in str(error):
+            raise
+        return None
 
 
 def _sha256(file: ModelFile) -> str:

@@ -29,6 +29,7 @@ from rtmpose_infer.export.pictures import pictures_from_folder  # noqa: E402
 from rtmpose_infer.geometry import xyxy_from_xywh  # noqa: E402
 from rtmpose_infer.model_spec import load_model_file  # noqa: E402
 from tests.sdk_samples import IMAGE_SIZE, pose_pipeline, sdk_archive, write_sdk_folder  # noqa: E402
+from tests.tiny_onnx import declared_onnx, write  # noqa: E402
 
 POSE = {"deepen_factor": 0.167, "widen_factor": 0.375, "num_keypoints": 17, "input_size_wh": (96, 128)}
 
@@ -214,6 +215,23 @@ def test_a_published_archive_is_upgraded_by_what_its_pipeline_says(pose_models, 
     raw = run(pose_models["raw"], input=own_planes)
     joints = np.stack([raw["simcc_x"].argmax(2), raw["simcc_y"].argmax(2)], axis=2) / 2
     np.testing.assert_array_equal(run(report.path, frames_u8=pictures)["keypoints"], joints)
+
+
+@pytest.mark.parametrize(
+    ("outputs", "task"),
+    [
+        ([("a", ["n", 17, 384]), ("b", ["n", 17, 512])], "pose"),
+        ([("dets", ["n", 10, 5]), ("keypoints", ["n", 10, 17, 3])], "one_stage"),
+        ([("a", ["n", 10, 5]), ("b", ["n", 10])], "detection"),
+    ],
+    ids=["pose", "one-stage", "detection"],
+)
+def test_a_published_file_is_what_its_outputs_say_whatever_they_are_called(
+    tmp_path: Path, outputs: list[tuple[str, list[int | str]]], task: str
+) -> None:
+    named = [(name, shape, "float32") for name, shape in outputs]
+    model = write(tmp_path / "m.onnx", declared_onnx([("input", ["n", 3, 256, 192], "float32")], named))
+    assert exporter_module._model_file(model, ExportOptions()).spec.task == task
 
 
 def test_averaged_weights_prefixes_and_nesting_are_found(pose_state, tmp_path: Path) -> None:
