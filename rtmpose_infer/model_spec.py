@@ -50,6 +50,7 @@ _SKELETON_OF_COUNT = {
     133: "wholebody133",
     136: "halpe136",
 }
+_VECTORS = {"simcc_x", "simcc_y"}
 _INPUT_FORMATS = ("nchw_float32", "nhwc_uint8")
 _MOST_KEYPOINTS = 4096
 _LARGEST_MEMBER = 2**31
@@ -379,7 +380,7 @@ def _head(header: OnnxHeader) -> tuple[str | None, str]:  # one answer per famil
         return "nms", "detection"
     if {"keypoints", "scores"} <= names:
         return "keypoints", "pose"
-    if {"simcc_x", "simcc_y"} <= names:
+    if names >= _VECTORS and all(len(t.shape) == 3 for t in header.outputs if t.name in _VECTORS):
         return "simcc", "pose"
     if len(ranks) >= 2 and len(ranks) % 2 == 0 and set(ranks) == {4}:
         return "rtmdet", "detection"

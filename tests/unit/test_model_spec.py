@@ -406,9 +406,19 @@ def test_a_one_stage_model_is_neither_a_detector_nor_a_pose_network(tmp_path):
         [("a", [1, 100, 4], "float32")],
         [("a", [], "float32")],
         [("a", None, "float32")],
+        [("simcc_x", [1, 34], "float32"), ("simcc_y", [1, 34], "float32")],
         [("a", [1, 1, 8, 8], "float32")] * 1 + [("b", [1, 4, 8, 8], "float32")] + [("c", [1, 4, 8, 8], "float32")],
     ],
-    ids=["classifier", "heat maps", "different K", "four columns", "scalar", "no shape", "odd number of maps"],
+    ids=[
+        "classifier",
+        "heat maps",
+        "different K",
+        "four columns",
+        "scalar",
+        "no shape",
+        "flat vectors",
+        "odd number of maps",
+    ],
 )
 @pytest.mark.parametrize("task", ["pose", "detection"])
 def test_an_unknown_head_is_refused_with_its_shapes(tmp_path, outputs, task):
