@@ -26,7 +26,7 @@ from rtmpose_infer.export.checkpoint import load_checkpoint, load_into
 from rtmpose_infer.export.deploy_graph import Suppression
 from rtmpose_infer.export.describe import describe_network
 from rtmpose_infer.export.mm_config import parse_config
-from rtmpose_infer.export.onnx_graph import DEFAULT_OPSET, check_opset
+from rtmpose_infer.export.onnx_graph import DEFAULT_OPSET, check_graph, check_opset
 from rtmpose_infer.export.onnx_writer import GraphForm, set_spec, upgrade_model, with_open_batch, write_network
 from rtmpose_infer.export.parity import LIMITS_PX, Observation, ParityReport, compare, observe_model, observe_network
 from rtmpose_infer.export.parity import run_batches as _run_batches
@@ -188,7 +188,7 @@ def export(source: str | Path, output: str | Path, options: ExportOptions | None
     model, spec, parity, notes = _in_precision(made, options)
     spec = dataclasses.replace(spec, parity={p.reference: p.to_metadata() for p in parity})
     set_spec(model, spec)
-    onnx.checker.check_model(model, full_check=True)
+    check_graph(model, full=True)
     _write(model, output)
     return ExportReport(output, spec, made.name, made.assumed, parity, notes)
 

@@ -15,12 +15,12 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rtmpose_infer.errors import InputError
+from rtmpose_infer.errors import ExportError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["DEFAULT_OPSET", "HIGHEST_OPSET", "LOWEST_OPSET", "GraphBuilder", "check_opset"]
+__all__ = ["DEFAULT_OPSET", "HIGHEST_OPSET", "LOWEST_OPSET", "GraphBuilder", "check_graph", "check_opset"]
 
 LOWEST_OPSET = 13
 HIGHEST_OPSET = 21
@@ -41,6 +41,25 @@ def check_opset(opset: int) -> int:
     if not LOWEST_OPSET <= opset <= HIGHEST_OPSET:
         raise InputError(f"opset {opset} is not supported; use {LOWEST_OPSET} to {HIGHEST_OPSET} (17 runs everywhere).")
     return opset
+
+
+def check_graph(model: onnx.ModelProto, *, full: bool = False) -> None:
+    """Check that a model is as ONNX demands.
+
+    Args:
+        model: The model.
+        full: Whether all shapes and types must fit as well.
+
+    Raises:
+        ExportError: It is not.
+    """
+    try:
+        onnx.checker.check_model(model, full_check=full)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise ExportError(
+            f"the graph would be no valid ONNX model: {str(error).rstrip('.')}. Its source is damaged; "
+            "download or export that again."
+        ) from error
 
 
 class GraphBuilder:
@@ -120,6 +139,7 @@ class GraphBuilder:
     def output(self, source: str, name: str, dtype: Any, shape: Sequence[int | str]) -> None:
         """Declare the tensor ``source`` as the graph output ``name``."""
         if source != name:
+            self._make_way(name)
             self.nodes.append(helper.make_node("Identity", [source], [name], name=self._free(f"output/{name}")))
         self._outputs.append(_value_info(name, dtype, shape))
 
@@ -142,7 +162,7 @@ class GraphBuilder:
             producer_version=version,
         )
         helper.set_model_props(model, dict(metadata))
-        onnx.checker.check_model(model, full_check=False)
+        check_graph(model)
         return model
 
     def _continue(self, graph: onnx.GraphProto) -> None:
@@ -172,11 +192,20 @@ class GraphBuilder:
                 renamed[source] = node.output[0]
             else:
                 kept.append(node)
-        for node in kept:
+        self._rename(kept, renamed)
+        self.nodes = kept
+
+    @staticmethod
+    def _rename(nodes: Sequence[onnx.NodeProto], renamed: Mapping[str, str]) -> None:
+        for node in nodes:
             for names in (node.input, node.output):
                 for i, old in enumerate(names):
                     names[i] = renamed.get(old, old)
-        self.nodes = kept
+
+    def _make_way(self, name: str) -> None:
+        """Call the inner tensor that has this name, as one of a foreign graph may, something else."""
+        if any(name in node.output for node in self.nodes):
+            self._rename(self.nodes, {name: self._free(f"inner/{name}")})
 
     def _input_name(self, value: Value) -> str:
         return value if isinstance(value, str) else self.constant(value)

@@ -127,11 +127,15 @@ def upgrade_model(source: onnx.ModelProto, spec: ModelSpec, form: GraphForm) -> 
     elif spec.head == "yolox":
         head = _finish_yolox_rows(graph, source, spec, form)
     elif spec.head == "nms":
-        for name, value in zip(names, source.graph.output, strict=True):
-            label = value.type.tensor_type.elem_type == onnx.TensorProto.INT64
-            tail: list[int | str] = ["detections"] if label else ["detections", 5]
-            kind = np.int64 if label else np.float32
-            graph.output(name, "labels" if label else "dets", kind, [form.batch_dim, *tail])
+        # Only these two: a network that segments as well has its masks behind them.
+        dets, labels = (name if name in names else names[i] for i, name in enumerate(("dets", "labels")))
+        graph.output(dets, "dets", np.float32, [form.batch_dim, "detections", 5])
+        if (
+            next(v for v in source.graph.output if v.name == labels).type.tensor_type.elem_type
+            != onnx.TensorProto.INT64
+        ):
+            labels = graph.add("Cast", [labels], to=onnx.TensorProto.INT64)
+        graph.output(labels, "labels", np.int64, [form.batch_dim, "detections"])
         head = "nms"
     else:
         raise ExportError(f"a model with the head {spec.head!r} cannot be upgraded; it can only be exported anew.")

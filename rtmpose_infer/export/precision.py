@@ -25,6 +25,7 @@ import onnx
 from onnx import TensorProto, helper, numpy_helper, shape_inference
 
 from rtmpose_infer.errors import ExportError
+from rtmpose_infer.export.onnx_graph import check_graph
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -190,7 +191,7 @@ class _Halving:
         model.graph.node.extend(self._nodes)
         model.graph.initializer.extend(t for t in graph.initializer if t.name in used)
         model.graph.initializer.extend(self._new_weights.values())
-        onnx.checker.check_model(model)
+        check_graph(model)
         return model
 
     def _as_type(self, name: str, wanted: int) -> str:
@@ -241,7 +242,10 @@ def float_activations(model: onnx.ModelProto) -> set[str]:
 
 
 def _float_tensors(model: onnx.ModelProto) -> set[str]:
-    inferred = shape_inference.infer_shapes(model, strict_mode=True)
+    try:
+        inferred = shape_inference.infer_shapes(model, strict_mode=True)
+    except shape_inference.InferenceError as error:
+        raise ExportError(f"the shapes of the model's tensors do not fit together: {error}.") from error
     graph = inferred.graph
     values = (*graph.value_info, *graph.input, *graph.output)
     found = {v.name for v in values if v.type.tensor_type.elem_type == TensorProto.FLOAT}

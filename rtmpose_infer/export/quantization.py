@@ -30,6 +30,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from rtmpose_infer.errors import BackendUnavailableError, ExportError
+from rtmpose_infer.export.onnx_graph import check_graph
 from rtmpose_infer.export.parity import Observation, displacements, observe_model, run_batches, run_model
 from rtmpose_infer.export.precision import trunk_nodes
 from rtmpose_infer.preprocess import InputBuffer
@@ -97,7 +98,7 @@ def quantize_to_int8(
     remaining = [name for name in chosen if name not in kept_float]
     share = sum(sizes[name] for name in remaining) / sum(sizes.values())
     _log.info("%d of %d convolutions are in INT8, %.0f %% of the arithmetic.", len(remaining), len(sizes), 100 * share)
-    onnx.checker.check_model(result)
+    check_graph(result)
     return result, Int8Report(len(remaining), len(sizes), share)
 
 

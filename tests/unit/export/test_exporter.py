@@ -17,7 +17,7 @@ onnx = pytest.importorskip("onnx", reason="the exporter needs the export extra")
 ort = pytest.importorskip("onnxruntime", reason="exported models are run with ONNX Runtime")
 
 from rtmpose_infer import PersonDetector, PoseEstimator  # noqa: E402
-from rtmpose_infer.errors import CheckpointError, InputError, ParityError  # noqa: E402
+from rtmpose_infer.errors import CheckpointError, ExportError, InputError, ParityError  # noqa: E402
 from rtmpose_infer.export import ExportOptions, describe, export  # noqa: E402
 from rtmpose_infer.export import exporter as exporter_module  # noqa: E402
 from rtmpose_infer.export.architecture import read_architecture  # noqa: E402
@@ -25,11 +25,12 @@ from rtmpose_infer.export.checkpoint import load_checkpoint  # noqa: E402
 from rtmpose_infer.export.mm_config import find_steps, parse_config  # noqa: E402
 from rtmpose_infer.export.networks.rtmdet import RTMDet  # noqa: E402
 from rtmpose_infer.export.networks.rtmpose import RTMPose  # noqa: E402
+from rtmpose_infer.export.onnx_writer import GraphForm, upgrade_model  # noqa: E402
 from rtmpose_infer.export.pictures import pictures_from_folder  # noqa: E402
 from rtmpose_infer.geometry import xyxy_from_xywh  # noqa: E402
-from rtmpose_infer.model_spec import load_model_file  # noqa: E402
+from rtmpose_infer.model_spec import ModelSpec, load_model_file  # noqa: E402
 from tests.sdk_samples import IMAGE_SIZE, pose_pipeline, sdk_archive, write_sdk_folder  # noqa: E402
-from tests.tiny_onnx import declared_onnx, write  # noqa: E402
+from tests.tiny_onnx import declared_onnx, light_detector, write  # noqa: E402
 
 POSE = {"deepen_factor": 0.167, "widen_factor": 0.375, "num_keypoints": 17, "input_size_wh": (96, 128)}
 
@@ -232,6 +233,35 @@ def test_a_published_file_is_what_its_outputs_say_whatever_they_are_called(
     named = [(name, shape, "float32") for name, shape in outputs]
     model = write(tmp_path / "m.onnx", declared_onnx([("input", ["n", 3, 256, 192], "float32")], named))
     assert exporter_module._model_file(model, ExportOptions()).spec.task == task
+
+
+def test_a_published_detector_that_segments_and_counts_its_classes_in_32_bits_is_upgraded() -> None:
+    source = onnx.load_from_string(light_detector())
+    helper = onnx.helper
+    source.graph.node[-1].output[0] = "wide"
+    source.graph.node.append(helper.make_node("Cast", ["wide"], ["labels"], to=onnx.TensorProto.INT32))
+    source.graph.output[1].type.tensor_type.elem_type = onnx.TensorProto.INT32
+    source.graph.node.append(helper.make_node("Identity", ["light"], ["masks"]))
+    source.graph.output.append(helper.make_tensor_value_info("masks", onnx.TensorProto.FLOAT, None))
+    spec = ModelSpec(task="detection", head="nms", input_size_wh=(64, 64))
+    model, _ = upgrade_model(source, spec, GraphForm())
+    picture = np.zeros((1, 64, 64, 3), np.uint8)
+    picture[:, 10:20, 30:50] = 255
+    session = ort.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    dets, labels = session.run(None, {"frames_u8": picture})
+    np.testing.assert_allclose(dets, [[[30, 10, 50, 20, 0.9]]])
+    assert (labels.dtype, labels.tolist()) == (np.int64, [[0]])
+
+
+def test_a_file_whose_graph_does_not_hold_together_is_refused(tmp_path: Path) -> None:
+    takes, gives = (
+        ("frames", ["n", 64, 64, 3], "uint8"),
+        [("dets", ["n", 10, 5], "float32"), ("labels", ["n", 10], "int64")],
+    )
+    source = write(tmp_path / "m.onnx", declared_onnx([takes], gives))
+    with pytest.raises(ExportError, match="no valid ONNX"):
+        export(source, tmp_path / "out.onnx")
+    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
 
 
 def test_averaged_weights_prefixes_and_nesting_are_found(pose_state, tmp_path: Path) -> None:
