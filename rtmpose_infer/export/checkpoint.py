@@ -32,7 +32,7 @@ from torch import Tensor, nn
 
 from rtmpose_infer.errors import CheckpointError
 
-__all__ = ["Checkpoint", "load_checkpoint", "load_into"]
+__all__ = ["Checkpoint", "check_fit", "load_checkpoint", "load_into"]
 
 _log = logging.getLogger("rtmpose_infer.export")
 
@@ -150,8 +150,8 @@ def load_checkpoint(path: str | Path, *, weights: str | None = None, prefix: str
     return Checkpoint(tensors, meta, _sha256(path), path.name, source)
 
 
-def load_into(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
-    """Load every tensor into ``network``, strictly.
+def check_fit(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Check that every tensor has its place in ``network``, which may be on the ``meta`` device.
 
     Counters of batch norms and tensors that only training losses use may be missing or left over.
 
@@ -167,13 +167,24 @@ def load_into(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
             f"the checkpoint's tensors do not fit the network they seem to be of: {_listed('missing', missing)}"
             f"{_listed('left over', extra)}It was probably trained with a modified architecture."
         )
-    state = {k: tensors.get(k, value) for k, value in own.items()}
-    for key, value in state.items():
-        if value.shape != own[key].shape:
+    for key, value in own.items():
+        shape = tensors[key].shape if key in tensors else value.shape
+        if shape != value.shape:
             raise CheckpointError(
-                f"the checkpoint's {key} has shape {list(value.shape)}; the network it seems to be of has "
-                f"{list(own[key].shape)}. It was probably trained with a modified architecture."
+                f"the checkpoint's {key} has shape {list(shape)}; the network it seems to be of has "
+                f"{list(value.shape)}. It was probably trained with a modified architecture."
             )
+
+
+def load_into(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
+    """Load every tensor into ``network``, as strictly as :func:`check_fit`.
+
+    Raises:
+        CheckpointError: A tensor is missing, left over, of another shape, or holds what is no number.
+    """
+    check_fit(network, tensors)
+    own = network.state_dict()
+    state = {k: tensors.get(k, value) for k, value in own.items()}
     network.load_state_dict({k: v.to(own[k].dtype) for k, v in state.items()}, strict=True)
     for key, value in network.state_dict().items():
         if value.is_floating_point() and not bool(torch.isfinite(value).all()):

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import onnx
+import torch
 
 from rtmpose_infer.errors import ExportError, InputError, ModelError, ParityError
 from rtmpose_infer.export.architecture import read_architecture
-from rtmpose_infer.export.checkpoint import load_checkpoint, load_into
+from rtmpose_infer.export.checkpoint import check_fit, load_checkpoint, load_into
 from rtmpose_infer.export.deploy_graph import Suppression
 from rtmpose_infer.export.describe import describe_network
 from rtmpose_infer.export.mm_config import parse_config
@@ -203,6 +204,8 @@ def _from_checkpoint(path: Path, options: ExportOptions) -> _Source:
         exp_on_reg=options.exp_on_reg,
         share_conv=options.share_conv,
     )
+    with torch.device("meta"):  # without memory: what a damaged file announces may be larger than any
+        check_fit(architecture.build(), checkpoint.tensors)
     network = architecture.build()
     load_into(network, checkpoint.tensors)
     sigmas = checkpoint.tensors.get("head.loss_oks.sigmas")

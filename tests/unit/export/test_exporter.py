@@ -20,7 +20,7 @@ from rtmpose_infer import PersonDetector, PoseEstimator  # noqa: E402
 from rtmpose_infer.errors import CheckpointError, ExportError, InputError, ParityError  # noqa: E402
 from rtmpose_infer.export import ExportOptions, describe, export  # noqa: E402
 from rtmpose_infer.export import exporter as exporter_module  # noqa: E402
-from rtmpose_infer.export.architecture import read_architecture  # noqa: E402
+from rtmpose_infer.export.architecture import Architecture, read_architecture  # noqa: E402
 from rtmpose_infer.export.checkpoint import load_checkpoint  # noqa: E402
 from rtmpose_infer.export.mm_config import find_steps, parse_config  # noqa: E402
 from rtmpose_infer.export.networks.rtmdet import RTMDet  # noqa: E402
@@ -403,6 +403,25 @@ def test_weights_of_impossible_shapes_are_refused(pose_state, key: str, weight: 
     assert key in pose_state
     with pytest.raises(CheckpointError, match=r"looks like rtmpose.*fit no such network"):
         read_architecture({**pose_state, key: weight}, {}).build()
+
+
+def test_a_network_that_the_checkpoint_does_not_fill_is_never_built_in_memory(
+    pose_state, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[str] = []
+    build = Architecture.build
+
+    def noting(self: Architecture) -> torch.nn.Module:
+        network = build(self)
+        built.append(next(network.parameters()).device.type)
+        return network
+
+    monkeypatch.setattr(Architecture, "build", noting)
+    wide = torch.zeros(1024, 1, 1, 1)
+    torch.save({**pose_state, "backbone.stage4.2.final_conv.conv.weight": wide}, tmp_path / "wide.pth")
+    with pytest.raises(CheckpointError, match="modified architecture"):
+        export(tmp_path / "wide.pth", tmp_path / "out.onnx")
+    assert built == ["meta"]
 
 
 BOX = {"image_id": 1, "bbox": [1, 2, 30, 30]}
