@@ -26,6 +26,7 @@ import os
 import re
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import ModuleType
@@ -68,7 +69,6 @@ _LEAST_INPUTS = {
     "ROIAlign": 2,
     "ROIPooling": 2,
     "RotaryEmbed": 3,
-    "SDPA": 3,
 }
 _OPTIONS = {"precision"}
 _PRECISIONS = ("fp32", "fp16")
@@ -257,7 +257,8 @@ def check_param(text: str, name: str) -> list[str]:
         name: How messages call it.
 
     Raises:
-        ModelError: It is no such file, is cut off, or has a layer that reads what nothing makes or lacks inputs.
+        ModelError: It is no such file, is cut off, or has a layer that reads what nothing makes, or lacks inputs or
+            settings.
     """
     lines = [line.split() for line in text.splitlines() if line.strip()]
     if len(lines) < 3 or lines[0] != [_MAGIC]:
@@ -273,12 +274,15 @@ def check_param(text: str, name: str) -> list[str]:
     for fields, (sources, results) in zip(lines[2:], counts, strict=True):
         if sources < 0 or results < 0 or len(fields) < 4 + sources + results:
             raise ModelError(f"{name}: layer {fields[1]!r} has not the inputs and outputs it announces.")
-        least = _least_inputs(fields[0], fields[4 + sources + results :])
+        given = dict(setting.partition("=")[::2] for setting in fields[4 + sources + results :])
+        least = _least_inputs(fields[0], given)
         if sources < least:
             raise ModelError(
                 f"{name}: layer {fields[1]!r} is a {fields[0]} of {sources} inputs; expected at least {least}. "
                 "Export it again."
             )
+        if lacking := _lacking(fields[0], given, sources, results):
+            raise ModelError(f"{name}: layer {fields[1]!r} ({fields[0]}) lacks {lacking}. Export it again.")
         if unmade := [blob for blob in fields[4 : 4 + sources] if blob not in made]:
             raise ModelError(f"{name}: layer {fields[1]!r} reads {unmade[0]!r}, which no layer before it makes.")
         made.update(fields[4 + sources : 4 + sources + results])
@@ -287,15 +291,30 @@ def check_param(text: str, name: str) -> list[str]:
     return [fields[0] for fields in lines[2:]]
 
 
-def _least_inputs(kind: str, settings: list[str]) -> int:
+def _least_inputs(kind: str, given: Mapping[str, str]) -> int:
     if kind in _SOURCES:
         return 0
-    given = dict(setting.partition("=")[::2] for setting in settings)
     if kind == "BinaryOp" and given.get("1") == "1":
         return 1  # the other operand is a number among the settings
     if kind == "Scale" and given.get("0") == "-233":
         return 2  # the factors are no weights but another input
+    if kind == "SDPA":  # a mask and the keys and values of earlier calls, where it is told to take them
+        return 3 + (given.get("5", "0") != "0") + 2 * (given.get("7", "0") != "0")
     return _LEAST_INPUTS.get(kind, 1)
+
+
+def _lacking(kind: str, given: Mapping[str, str], sources: int, results: int) -> str:
+    """Return what a layer needs and has not, where ncnn does not look for that itself before it goes on."""
+    if kind == "Interp" and given.get("0", "0") == "0":
+        return "a way to resize"
+    if kind == "Noop" and results > sources:
+        return "an input for each of its outputs"
+    if kind == "Slice":
+        told = {key: given.get(key, "").partition(",")[0] for key in ("-23300", "-23302")}  # sizes, or where to cut
+        sizes, cuts = (int(count) if count.isdecimal() else 0 for count in told.values())
+        if results > max(sizes, cuts + 1 if cuts else 0):
+            return "a size for each of its outputs"
+    return ""
 
 
 def _set_precision(options: Any, *, half: bool) -> None:

@@ -140,12 +140,35 @@ def test_layers_with_as_many_inputs_as_they_need_are_accepted(layer: str) -> Non
         ("Eltwise b 1 1 in0 a 0=1", "at least 2"),
         ("Scale b 1 1 in0 a 0=-233", "at least 2"),
         ("SDPA b 1 1 in0 a", "at least 3"),
+        ("SDPA b 1 1 in0 a 5=1 7=1", "at least 6"),
         ("Concat b 0 1 a 0=0", "a Concat of 0 inputs; expected at least 1"),
     ],
 )
 def test_a_layer_that_would_read_inputs_it_has_not_is_refused(layer: str, complaint: str) -> None:
     with pytest.raises(ModelError, match=complaint):
         adapter.check_param(GOOD.replace("ReLU r 1 1 in0 a", layer), "bad.param")
+
+
+@pytest.mark.parametrize(
+    ("layer", "complaint"),
+    [
+        ("Interp b 1 1 in0 a", r"\(Interp\) lacks a way to resize"),
+        ("Interp b 1 1 in0 a 1=2.0 2=2.0", "lacks a way to resize"),
+        ("Slice b 1 1 in0 a", r"\(Slice\) lacks a size for each of its outputs"),
+        ("Slice b 1 1 in0 a 1=1 -23300=0", "lacks a size"),
+        ("Slice b 1 1 in0 a -23300=x", "lacks a size"),
+        ("Noop b 0 1 a", "at least 1"),
+    ],
+)
+def test_a_layer_without_the_settings_that_ncnn_trusts_to_be_there_is_refused(layer: str, complaint: str) -> None:
+    with pytest.raises(ModelError, match=complaint):
+        adapter.check_param(GOOD.replace("ReLU r 1 1 in0 a", layer), "bad.param")
+
+
+def test_a_layer_that_gives_more_than_it_gets_is_refused() -> None:
+    text = GOOD.replace("ReLU r 1 1 in0 a", "Noop r 1 2 in0 a spare").replace("3 3", "3 4")
+    with pytest.raises(ModelError, match=r"\(Noop\) lacks an input for each"):
+        adapter.check_param(text, "bad.param")
 
 
 @pytest.mark.parametrize(
