@@ -38,9 +38,8 @@ _DATASETS = {
     "coco_wholebody_hand": "hand21",
     "coco_wholebody_body": "coco17",
     "onehand10k": "hand21",
+    "freihand": "hand21",
     "freihand2d": "hand21",
-    "interhand2d": "hand21",
-    "rhd2d": "hand21",
     "halpe26": "halpe26",
     "halpe": "halpe136",
     "lapa": "face106",
@@ -51,6 +50,8 @@ _DATASETS = {
     "aic": "aic14",
     "humanart": "humanart17",
 }
+# These have their own order of 21 keypoints, fingers from tip to palm.
+_TIPS_FIRST = {"interhand2d", "rhd2d"}
 # Which data set a number of keypoints stands for in the published models, by the input's aspect where that decides.
 _PUBLISHED = {
     14: ((None, "crowdpose14"),),
@@ -210,9 +211,13 @@ def _skeleton(
         return load_skeleton(name)
     if (described := _described_skeleton(dataset, count)) is not None:
         return described
-    for kind in _config_datasets(config):
+    kinds = _config_datasets(config)
+    for kind in kinds:
         if kind in _DATASETS and load_skeleton(_DATASETS[kind]).num_keypoints == count:
             return load_skeleton(_DATASETS[kind])
+    if not _TIPS_FIRST.isdisjoint((str(dataset.get("dataset_name", "")).lower(), *kinds)):
+        assumed.append(f"nothing about the {count} keypoints, fingers from tip to palm (describe them with --skeleton)")
+        return unnamed_skeleton(count)
     candidates = [s for s in map(load_skeleton, skeleton_names()) if s.num_keypoints == count]
     told = None if sigmas is None or len(sigmas) != count else sigmas
     for candidate in candidates:
@@ -268,7 +273,7 @@ def _config_datasets(config: Mapping[str, Any]) -> list[str]:
     loaders = ("test_dataloader", "val_dataloader")
     kinds = [config.get("dataset_type"), *(find_value(config, loader, "dataset", "type") for loader in loaders)]
     return [
-        kind.removesuffix("Dataset").replace("CocoWholeBody", "coco_wholebody").replace("Hand", "_hand").lower()
+        kind.removesuffix("Dataset").replace("BodyHand", "Body_Hand").replace("CocoWhole", "Coco_Whole").lower()
         for kind in kinds
         if isinstance(kind, str)
     ]

@@ -29,6 +29,7 @@ from rtmpose_infer.export.onnx_writer import GraphForm, upgrade_model  # noqa: E
 from rtmpose_infer.export.pictures import pictures_from_folder  # noqa: E402
 from rtmpose_infer.geometry import xyxy_from_xywh  # noqa: E402
 from rtmpose_infer.model_spec import ModelSpec, load_model_file  # noqa: E402
+from rtmpose_infer.skeletons import unnamed_skeleton  # noqa: E402
 from tests.sdk_samples import IMAGE_SIZE, pose_pipeline, sdk_archive, write_sdk_folder  # noqa: E402
 from tests.tiny_onnx import declared_onnx, light_detector, write  # noqa: E402
 
@@ -566,6 +567,31 @@ def test_wrong_outputs_are_refused_before_any_work(pose_checkpoint: Path, tmp_pa
 def test_sigmas_of_another_number_of_keypoints_tell_nothing_about_the_skeleton() -> None:
     wholebody = SimpleNamespace(num_outputs=133)
     assert describe._skeleton(wholebody, {}, {}, [0.1] * 17, []).name == "wholebody133"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("OneHand10KDataset", "hand21"),
+        ("FreiHandDataset", "hand21"),
+        ("CocoWholeBodyHandDataset", "hand21"),
+        ("InterHand2DDataset", unnamed_skeleton(21).name),
+        ("Rhd2DDataset", unnamed_skeleton(21).name),
+    ],
+)
+def test_hands_whose_fingers_begin_at_the_tip_are_not_taken_for_others(kind: str, name: str) -> None:
+    assumed: list[str] = []
+    hand = SimpleNamespace(num_outputs=21, input_size_wh=(256, 256), task="pose")
+    assert describe._skeleton(hand, {}, {"dataset_type": kind}, None, assumed).name == name
+    assert bool(assumed) == (name != "hand21")
+
+
+@pytest.mark.parametrize("dataset", ["interhand2d", "rhd2d"])
+def test_a_hand_that_the_checkpoint_describes_is_as_it_says(dataset: str) -> None:
+    names = {str(i): f"finger{i}" for i in range(20)} | {"20": "wrist"}
+    described = {"dataset_name": dataset, "keypoint_id2name": names, "skeleton_links": [[20, 3]]}
+    skeleton = describe._skeleton(SimpleNamespace(num_outputs=21), described, {}, None, [])
+    assert (skeleton.keypoints[20], skeleton.links) == ("wrist", ((20, 3),))
 
 
 def test_a_skeleton_of_another_size_is_refused(pose_checkpoint: Path, tmp_path: Path) -> None:
