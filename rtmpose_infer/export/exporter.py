@@ -395,12 +395,21 @@ def _export_ncnn(source: Path, output: Path, options: ExportOptions) -> ExportRe
 
     if options.precision == "int8":
         raise InputError("ncnn files are written with FP16 or float32 weights; leave out --precision int8.")
+    options.refuse(("raw", "batch", "vectors"), f"{output.name} is for ncnn, whose networks have one form")
+    limit_px, half = options.parity_limit_px, options.precision == "fp16"
     with tempfile.TemporaryDirectory() as folder:
         model = Path(folder) / "model.onnx"
-        deploy = dataclasses.replace(options, precision="fp32", raw=False, batch=None)
+        # What is allowed to FP16 weights is not allowed to the float32 graph that they come from.
+        deploy = dataclasses.replace(options, precision="fp32", parity_limit_px=None if half else limit_px)
         report = export(source, model, deploy)
-        half = {"fp32": None, "fp16": True}[options.precision]
-        written = ncnn_from_onnx(model, output, spec=report.spec, half=half)
+        written = ncnn_from_onnx(
+            model,
+            output,
+            spec=report.spec,
+            half=True if half else None,
+            pictures=None if options.calibration is None else _pictures(report.spec, options),
+            parity_limit_px=limit_px or LIMITS_PX["fp16"],
+        )
     return dataclasses.replace(report, path=written.param, notes=(*report.notes, f"weights in {written.weights.name}"))
 
 

@@ -20,15 +20,18 @@ from rtmpose_infer import PersonDetector, PoseEstimator  # noqa: E402
 from rtmpose_infer.errors import CheckpointError, ExportError, InputError, ParityError  # noqa: E402
 from rtmpose_infer.export import ExportOptions, describe, export  # noqa: E402
 from rtmpose_infer.export import exporter as exporter_module  # noqa: E402
+from rtmpose_infer.export import ncnn as ncnn_module  # noqa: E402
 from rtmpose_infer.export.architecture import Architecture, read_architecture  # noqa: E402
 from rtmpose_infer.export.checkpoint import load_checkpoint  # noqa: E402
 from rtmpose_infer.export.mm_config import find_steps, parse_config  # noqa: E402
+from rtmpose_infer.export.ncnn import NcnnExport  # noqa: E402
 from rtmpose_infer.export.networks.rtmdet import RTMDet  # noqa: E402
 from rtmpose_infer.export.networks.rtmpose import RTMPose  # noqa: E402
 from rtmpose_infer.export.onnx_writer import GraphForm, upgrade_model  # noqa: E402
 from rtmpose_infer.export.pictures import pictures_from_folder  # noqa: E402
 from rtmpose_infer.geometry import xyxy_from_xywh  # noqa: E402
 from rtmpose_infer.model_spec import ModelSpec, load_model_file  # noqa: E402
+from rtmpose_infer.onnx_file import read_onnx_header  # noqa: E402
 from rtmpose_infer.skeletons import unnamed_skeleton  # noqa: E402
 from tests.sdk_samples import IMAGE_SIZE, pose_pipeline, sdk_archive, write_sdk_folder  # noqa: E402
 from tests.tiny_onnx import declared_onnx, light_detector, write  # noqa: E402
@@ -562,6 +565,26 @@ def test_wrong_outputs_are_refused_before_any_work(pose_checkpoint: Path, tmp_pa
         export(pose_checkpoint, tmp_path / "model.engine")
     with pytest.raises(InputError, match="no folder"):
         export(pose_checkpoint, tmp_path / "none" / "model.onnx")
+
+
+def test_the_comparison_with_ncnn_has_the_limit_and_the_pictures_that_were_given(
+    pose_models, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cv2.imwrite(str(tmp_path / "crop.png"), crops(1)[0])
+    seen: dict[str, object] = {}
+
+    def converting(model: Path, output: Path, **settings: object) -> NcnnExport:
+        seen.update(settings, float32=read_onnx_header(model).metadata["rtmpose_infer.model_spec"])
+        return NcnnExport(output, output.with_suffix(".bin"), output.with_suffix(".json"), settings["spec"])
+
+    monkeypatch.setattr(ncnn_module, "ncnn_from_onnx", converting)
+    options = ExportOptions(precision="fp16", calibration=tmp_path, parity_limit_px=1.5)
+    export(pose_models["raw"], tmp_path / "pose.param", options)
+    assert (seen["half"], seen["parity_limit_px"]) == (True, 1.5)
+    np.testing.assert_array_equal(seen["pictures"], crops(1))
+    assert json.loads(seen["float32"])["parity"]["source onnx"]["limit_px"] == 0.05
+    with pytest.raises(InputError, match="raw and batch cannot be set"):
+        export(pose_models["raw"], tmp_path / "pose.param", ExportOptions(raw=True, batch=2))
 
 
 def test_sigmas_of_another_number_of_keypoints_tell_nothing_about_the_skeleton() -> None:
