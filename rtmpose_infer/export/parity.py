@@ -8,8 +8,9 @@ anywhere after the slightest rounding, and says nothing. A joint's displacement 
 its four edges.
 
 The reference is decoded in numpy, the exported graph decodes itself, so the decoding is under test as well. Boxes are
-compared at their cell, before suppression, because which of two near-equal neighbours survives is chance; for the float32
-graph the detections after suppression must also be those of a suppression in numpy.
+compared at their cell, before suppression, because which of two near-equal neighbours survives is chance; their scores
+may change, but a box that one network is sure of must not be one in which the other sees nothing. For the float32 graph
+the detections after suppression must also be those of a suppression in numpy.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ __all__ = [
 LIMITS_PX = {"fp32": 0.05, "fp16": 0.5, "int8": 2.0}
 _CLEAR = 0.5
 _FEWEST = 20
+_MOST_APART = 0.2  # share of boxes or people that one network finds and the other does not
 _BATCH = 4
 _LIKELY = 2048
 _DEFAULT_RULE = Suppression(score_threshold=0.05, iou_threshold=0.6)
@@ -194,8 +196,8 @@ def compare(
         rule: Suppression whose outcome must agree as well; ``None`` to leave that out.
 
     Raises:
-        ParityError: It gives NaN or infinity, moves clear places by more than ``limit_px``, or its graph suppresses other
-            boxes than numpy does.
+        ParityError: It gives NaN or infinity, moves clear places by more than ``limit_px``, loses or invents boxes, or its
+            graph suppresses other boxes than numpy does.
     """
     moved, changed = displacements(reference, candidate)
     report = ParityReport(
@@ -216,9 +218,23 @@ def compare(
             f"the exported network does not compute what its source computes, {report}; the limit is {limit_px} px at "
             "p99. No file was written. If the change is acceptable, raise the limit with --parity-limit."
         )
+    if reference.cells is not None and candidate.cells is not None:
+        _compare_scores(reference, candidate)
     if rule is not None and reference.cells is not None and candidate.detections:
         _compare_detections(*reference.cells, candidate.detections, rule)
     return report
+
+
+def _compare_scores(reference: Observation, candidate: Observation) -> None:
+    """Check that most boxes that either network is sure of have at least half of that score with the other."""
+    for sure, other, words in ((reference, candidate, "loses"), (candidate, reference, "invents")):
+        found = sure.clarity >= _CLEAR
+        apart = int((other.scores[found] < _CLEAR / 2).sum())
+        if apart > _MOST_APART * found.sum():
+            raise ParityError(
+                f"the exported network {words} {apart} of {int(found.sum())} boxes: their scores, {_CLEAR} and more, are "
+                f"below {_CLEAR / 2} on the other side. No file was written."
+            )
 
 
 def _displaced_people(reference: Observation, candidate: Observation) -> tuple[Floats, Floats]:
@@ -232,7 +248,7 @@ def _displaced_people(reference: Observation, candidate: Observation) -> tuple[F
         finite = np.isfinite(points[ours]).all(axis=-1)
         moved.append(np.linalg.norm(points[ours] - own_points[theirs], axis=-1)[finite])
         changed.append(np.abs(scores[ours] - own_scores[theirs])[finite])
-    if shared < 0.8 * kept:
+    if shared < (1 - _MOST_APART) * kept:
         raise ParityError(
             f"of {kept} people that the source finds, the exported network finds {shared} at the same place. "
             "No file was written."
