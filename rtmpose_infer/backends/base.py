@@ -109,8 +109,11 @@ class BackendConfig:
                 f"threads must be a whole number from 1 to {_MOST_THREADS}, or None for the runtime's own choice, "
                 f"got {threads!r}."
             )
-        if not self.batch_sizes or list(self.batch_sizes) != sorted(set(self.batch_sizes)) or self.batch_sizes[0] < 1:
-            raise InputError(f"batch_sizes must be ascending and positive, got {self.batch_sizes}.")
+        sizes = self.batch_sizes
+        whole = isinstance(sizes, Sequence) and all(isinstance(size, (int, np.integer)) for size in sizes)
+        if not whole or not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
+            raise InputError(f"batch_sizes must be whole numbers, ascending and positive, got {sizes!r}.")
+        object.__setattr__(self, "batch_sizes", tuple(map(int, sizes)))  # numpy's have no place in a cache's key
 
     def mapping_option(self, name: str) -> dict[str, Any]:
         """Return an option that is itself a mapping of names to values; empty where it was not given.

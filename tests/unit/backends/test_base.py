@@ -13,6 +13,7 @@ from rtmpose_infer.backends import (
     canonical_name,
 )
 from rtmpose_infer.backends.base import joined, run_in_sizes
+from rtmpose_infer.backends.engine_cache import EngineCache
 from rtmpose_infer.errors import (
     ClosedError,
     DTypeError,
@@ -128,6 +129,9 @@ def test_shapes_are_shown_with_n_for_dynamic():
         {"batch_sizes": (4, 2)},
         {"batch_sizes": (2, 2)},
         {"batch_sizes": (0, 1)},
+        {"batch_sizes": (1.5, 2)},
+        {"batch_sizes": ("a",)},
+        {"batch_sizes": 4},
     ],
 )
 def test_settings_out_of_range_are_refused(fields):
@@ -171,3 +175,8 @@ def test_a_backend_can_be_called_by_its_short_name_in_any_case():
 def test_an_unknown_backend_lists_the_known():
     with pytest.raises(InputError, match="onnxruntime"):
         canonical_name("caffe")
+
+
+def test_batch_sizes_of_numpy_can_stand_in_the_key_of_a_cache(tmp_path):
+    config = BackendConfig(batch_sizes=tuple(np.array([1, 4])))
+    assert EngineCache("tensorrt", tmp_path).load({"batch_sizes": list(config.batch_sizes)}) is None
