@@ -335,7 +335,11 @@ def _checked_overrides(known: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"unknown model option {', '.join(wrong)}; known are {', '.join(sorted(fields))}.")
     if isinstance(known.get("skeleton"), (str, Path)):
         known["skeleton"] = load_skeleton(known["skeleton"])
-    return {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+    known = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
+    size = known.get("input_size_wh")
+    if size is not None and not _numbers(size, 2, Integral):  # what the shapes tell is reckoned with it
+        raise ModelError(f"input_size_wh must be width and height from 1 to 8192, got {size!r}.")
+    return known
 
 
 def _with_known(spec: ModelSpec, known: Mapping[str, Any]) -> ModelSpec:

@@ -428,6 +428,12 @@ def test_an_unknown_head_is_refused_with_its_shapes(tmp_path, outputs, task):
     assert outputs[0][0] in str(caught.value)
 
 
+@pytest.mark.parametrize("size", [5, "256x192", (256,), (256, None), (25.5, 19)])
+def test_an_input_size_that_is_none_is_refused_before_it_is_reckoned_with(tmp_path, size):
+    with pytest.raises(ModelError, match="input_size_wh must be width and height"):
+        load(tmp_path, simcc_onnx(), "pose", input_size_wh=size)
+
+
 @pytest.mark.parametrize(
     ("inputs", "words"),
     [
