@@ -107,7 +107,7 @@ def _plan(sources: Sequence[FrameSource], options: TrackOptions, inputs: Sequenc
     stems = _stems(sources)
     plans = []
     for source, stem in zip(sources, stems, strict=True):
-        suffix = Path(source.name).suffix if is_single_picture(source) else ".mp4"
+        suffix = _ending(source)
         if not named and output is not None:
             frames: Path | None = output / f"{stem}_poses{suffix}"
         else:
@@ -134,6 +134,14 @@ def _stems(sources: Sequence[FrameSource]) -> list[str]:
         stem = re.sub(r"[^\w.-]+", "-", base).strip("-.") or "stream"
         stems.append(next(name for name in _numbered(stem) if name not in stems))
     return stems
+
+
+def _ending(source: FrameSource) -> str:
+    """Return the ending of the annotated file: a picture keeps its own where that can be written."""
+    if not (isinstance(source, PictureSource) and is_single_picture(source)):
+        return ".mp4"
+    own = source.paths[0].suffix
+    return own if own.lower() in PICTURE_SUFFIXES else ".png"
 
 
 def _numbered(stem: str) -> Iterator[str]:

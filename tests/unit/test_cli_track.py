@@ -214,6 +214,17 @@ class TestOutputs:
         assert run("a.png").exit_code == 0
         assert Path("a_poses.png").is_file()
 
+    def test_picture_of_a_kind_that_is_read_and_not_written_becomes_a_png(self, run, tmp_path):
+        cv2.imwrite(str(tmp_path / "a.jp2"), np.full((64, 96, 3), 90, np.uint8))
+        assert run("a.jp2").exit_code == 0
+        assert (load_picture("a_poses.png") != 90).any()
+
+    def test_folder_with_one_picture_gets_a_picture(self, run, tmp_path):
+        (tmp_path / "one").mkdir()
+        cv2.imwrite(str(tmp_path / "one" / "a.JPG"), np.full((64, 96, 3), 90, np.uint8))
+        assert run("one").exit_code == 0
+        assert (load_picture("one_poses.JPG") != 90).any()
+
     def test_folder_of_pictures_becomes_a_folder_or_a_video(self, run, tmp_path):
         (tmp_path / "in").mkdir()
         for i in range(3):
