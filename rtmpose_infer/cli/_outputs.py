@@ -130,10 +130,15 @@ def _stems(sources: Sequence[FrameSource]) -> list[str]:
     """Return names for the sources' outputs, different from each other and safe as file names."""
     stems: list[str] = []
     for source in sources:
-        base = source.name if source.is_live else Path(source.name).stem
+        has_ending = not (source.is_live or _is_folder(source))
+        base = Path(source.name).stem if has_ending else source.name
         stem = re.sub(r"[^\w.-]+", "-", base).strip("-.") or "stream"
         stems.append(next(name for name in _numbered(stem) if name not in stems))
     return stems
+
+
+def _is_folder(source: FrameSource) -> bool:
+    return isinstance(source, PictureSource) and [path.name for path in source.paths] != [source.name]
 
 
 def _ending(source: FrameSource) -> str:

@@ -235,6 +235,11 @@ class TestOutputs:
         assert run("in", "-o", "o.mp4", "--picture-rate", "10").exit_code == 0
         assert frames_of(Path("o.mp4"))[1] == pytest.approx([0, 0.1, 0.2])
 
+    def test_folder_keeps_its_whole_name(self, run, pictures):
+        pictures.rename("2026.11.27")
+        assert run("2026.11.27").exit_code == 0
+        assert Path("2026.11.27_poses.mp4").is_file()
+
     def test_pictures_of_different_sizes_are_told_of_the_option_for_unrelated_ones(self, run, tmp_path):
         (tmp_path / "in").mkdir()
         for i in range(2):
