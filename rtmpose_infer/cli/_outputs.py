@@ -155,8 +155,9 @@ def _numbered(stem: str) -> Iterator[str]:
 
 
 def _wants_folder(source: FrameSource, path: Path | None) -> bool:
-    """Tell whether a folder of pictures is to become a folder of pictures: the output has no ending of a file."""
-    return path is not None and isinstance(source, PictureSource) and not is_single_picture(source) and not path.suffix
+    """Tell whether a folder of pictures is to become a folder of pictures: the output is one, or has no ending."""
+    several = isinstance(source, PictureSource) and not is_single_picture(source)
+    return several and path is not None and (path.is_dir() or not path.suffix)
 
 
 def _placed(path: Path | None, name: str, *, several: bool, is_folder: bool) -> Path | None:

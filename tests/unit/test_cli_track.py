@@ -240,6 +240,12 @@ class TestOutputs:
         assert run("2026.11.27").exit_code == 0
         assert Path("2026.11.27_poses.mp4").is_file()
 
+    @pytest.mark.parametrize("name", ["there", "the.re"])
+    def test_existing_folder_gets_the_pictures_of_a_folder(self, run, pictures, name):
+        Path(name).mkdir()
+        assert run("in", "-o", name).exit_code == 0
+        assert sorted(p.name for p in Path(name).iterdir()) == ["0.png", "1.png", "2.png"]
+
     def test_pictures_of_different_sizes_are_told_of_the_option_for_unrelated_ones(self, run, tmp_path):
         (tmp_path / "in").mkdir()
         for i in range(2):
