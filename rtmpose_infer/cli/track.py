@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import ExitStack
 from dataclasses import replace
 from enum import Enum
@@ -176,8 +176,8 @@ def run_track(sources: Sequence[FrameSource], options: TrackOptions, *, inputs: 
             opened.callback(output.close)
         pipeline = opened.enter_context(_pipeline(options))
         streams = [Stream(source, output) for source, output in zip(sources, outputs, strict=True)]
-        alone = not options.tracking or all(is_single_picture(source) for source in sources)
-        step = partial(_poses_alone, pipeline) if alone else partial(_poses_tracked, pipeline, config)
+        alone = {i for i, source in enumerate(sources) if not options.tracking or is_single_picture(source)}
+        step = partial(_poses, pipeline, config, alone)
         console = Console(stderr=True, highlight=False)
         with Display(streams, console, window) as display:
             report = run_streams(streams, step, watch=display.watch)
@@ -231,6 +231,16 @@ def _pipeline(options: TrackOptions) -> PosePipeline:
         detector_options=finding if options.one_stage is None else {},
         one_stage_options=finding if options.one_stage is not None else {},
     )
+
+
+def _poses(
+    pipeline: PosePipeline, config: TrackerConfig, alone: Set[int], batch: Mapping[int, Frame]
+) -> Mapping[int, Poses]:
+    """Follow people, and in streams that stand ``alone`` only find them."""
+    apart = {index: frame for index, frame in batch.items() if index in alone}
+    together = {index: frame for index, frame in batch.items() if index not in alone}
+    found = dict(_poses_alone(pipeline, apart)) if apart else {}
+    return found | dict(_poses_tracked(pipeline, config, together)) if together else found
 
 
 def _poses_tracked(pipeline: PosePipeline, config: TrackerConfig, batch: Mapping[int, Frame]) -> Mapping[int, Poses]:

@@ -225,6 +225,12 @@ class TestOutputs:
         assert run("one").exit_code == 0
         assert (load_picture("one_poses.JPG") != 90).any()
 
+    def test_picture_beside_a_video_stands_alone_too(self, run, video, tmp_path):
+        cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 96, 3), 90, np.uint8))
+        assert run(video, "a.png", "--json", "out").exit_code == 0
+        assert [f.track_ids is None for f in load_recording("out/film.json").frames] == [False] * 10
+        assert [f.track_ids is None for f in load_recording("out/a.json").frames] == [True]
+
     def test_folder_of_pictures_becomes_a_folder_or_a_video(self, run, tmp_path):
         (tmp_path / "in").mkdir()
         for i in range(3):
