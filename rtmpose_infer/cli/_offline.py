@@ -31,11 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["check_offline", "run_offline"]
 
 
-def check_offline(sources: list[FrameSource], options: TrackOptions) -> None:
-    """Refuse what offline tracking cannot do.
+def check_offline(sources: list[FrameSource], options: TrackOptions) -> int:
+    """Refuse what offline tracking cannot do; return how many frames lie between two detections.
 
     Raises:
-        InputError: More than one input, a live source, tracking switched off, or a window asked for.
+        InputError: More than one input, a live source, tracking switched off, a window asked for, or detections when
+            they are needed.
     """
     if len(sources) != 1 or sources[0].is_live:
         raise InputError("--offline takes one file: it looks at the whole video before it answers.")
@@ -43,6 +44,11 @@ def check_offline(sources: list[FrameSource], options: TrackOptions) -> None:
         raise InputError("--offline follows people; it does not go with --no-tracking.")
     if options.show:
         raise InputError("--offline knows nothing to show until it has ended; name an output (-o) in place of --show.")
+    if options.det_interval == "auto":
+        raise InputError(
+            "--offline detects at even intervals; give --det-interval a number of frames in place of auto."
+        )
+    return options.det_interval
 
 
 def run_offline(

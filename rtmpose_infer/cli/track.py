@@ -85,7 +85,8 @@ def track(  # one parameter an option
         int | None, typer.Option(min=1, help="Threads of one network call; by default the backend decides.")
     ] = None,
     det_interval: Annotated[
-        str, typer.Option(metavar="N|auto", help="Run the detector on every N-th frame, or when it is needed.")
+        str,
+        typer.Option(metavar="N|auto", help="Run the detector on every N-th frame, or (not --offline) when needed."),
     ] = "5",
     max_people: Annotated[
         int | None, typer.Option(min=1, help="Follow at most this many people; by default all.")
@@ -194,8 +195,8 @@ def _track_offline(
     work_dir: Path | None,
 ) -> None:
     """Track one file with knowledge of its future; see ``run_track`` for the rest."""
-    check_offline(sources, options)
     config = OfflineConfig(
+        key_interval=check_offline(sources, options),
         smoothing_s=OfflineConfig().smoothing_s if options.smoothing else 0,
         tracker=TrackerConfig(smoothing=None, max_people=options.max_people),
     )

@@ -65,6 +65,13 @@ def test_every_frame_is_written_and_somebody_between_key_frames_is_in_them(
     assert sum(painted.detector.batches) == math.ceil(30 / OfflineConfig().key_interval)
 
 
+@pytest.mark.parametrize("interval", [1, 10])
+def test_detector_sees_as_many_frames_as_asked_for(painted: Painted, film: Path, tmp_path: Path, interval: int) -> None:
+    outcome = run(film, "--offline", "--json", tmp_path / "out.json", "--det-interval", interval)
+    assert outcome.exit_code == 0, outcome.output
+    assert sum(painted.detector.batches) == 30 / interval
+
+
 def test_work_in_progress_is_used_again(painted: Painted, film: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         outcome = run(film, "--offline", "--json", tmp_path / f"{name}.json", "--work-dir", tmp_path / "work")
@@ -83,6 +90,7 @@ def test_work_in_progress_is_used_again(painted: Painted, film: Path, tmp_path: 
         (["--no-tracking", "--offline"], "--no-tracking"),
         (["--work-dir", "w"], "--work-dir"),
         (["--offline", "--show"], "in place of --show"),
+        (["--offline", "--det-interval", "auto"], "in place of auto"),
     ],
 )
 def test_options_that_do_not_go_together(
