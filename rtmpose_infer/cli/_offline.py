@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from rtmpose_infer.cli._outputs import is_single_picture
 from rtmpose_infer.cli._streams import Feed, RunReport, Stream, run_streams
 from rtmpose_infer.errors import InputError, MediaError, RtmposeInferError
 from rtmpose_infer.video import Frame, FrameSource, PictureSource, open_source
@@ -35,11 +36,13 @@ def check_offline(sources: list[FrameSource], options: TrackOptions) -> int:
     """Refuse what offline tracking cannot do; return how many frames lie between two detections.
 
     Raises:
-        InputError: More than one input, a live source, tracking switched off, a window asked for, or detections when
-            they are needed.
+        InputError: More than one input, a live source, one picture, tracking switched off, a window asked for, or
+            detections when they are needed.
     """
     if len(sources) != 1 or sources[0].is_live:
         raise InputError("--offline takes one file: it looks at the whole video before it answers.")
+    if is_single_picture(sources[0]):
+        raise InputError(f"{sources[0].name}: is one picture, in which nobody can be followed; leave out --offline.")
     if not options.tracking:
         raise InputError("--offline follows people; it does not go with --no-tracking.")
     if options.show:

@@ -108,6 +108,13 @@ def test_several_inputs_are_refused(painted: Painted, film: Path) -> None:
     assert "takes one file" in outcome.output
 
 
+def test_one_picture_is_refused_because_nobody_in_it_could_convince(painted: Painted, tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "a.png"), paint({2: (40, 60, 100, 200)}))
+    outcome = run(tmp_path / "a.png", "--offline", "--json", tmp_path / "out.json")
+    assert outcome.exit_code == 2
+    assert "a.png: is one picture" in " ".join(outcome.output.split())
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     path = tmp_path / "pictures"
