@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
+import numpy as np
 import typer
 from rich.console import Console
 
@@ -89,7 +90,7 @@ def track(  # one parameter an option
         typer.Option(metavar="N|auto", help="Run the detector on every N-th frame, or (not --offline) when needed."),
     ] = "5",
     max_people: Annotated[
-        int | None, typer.Option(min=1, help="Follow at most this many people; by default all.")
+        int | None, typer.Option(min=1, help="At most this many people in a frame; by default all.")
     ] = None,
     score_threshold: Annotated[
         float | None,
@@ -240,7 +241,7 @@ def _poses(
     """Follow people, and in streams that stand ``alone`` only find them."""
     apart = {index: frame for index, frame in batch.items() if index in alone}
     together = {index: frame for index, frame in batch.items() if index not in alone}
-    found = dict(_poses_alone(pipeline, apart)) if apart else {}
+    found = dict(_poses_alone(pipeline, config.max_people, apart)) if apart else {}
     return found | dict(_poses_tracked(pipeline, config, together)) if together else found
 
 
@@ -250,8 +251,12 @@ def _poses_tracked(pipeline: PosePipeline, config: TrackerConfig, batch: Mapping
     return pipeline.track_many(images, timestamps_s=times_s, config=config)
 
 
-def _poses_alone(pipeline: PosePipeline, batch: Mapping[int, Frame]) -> Mapping[int, Poses]:
-    return dict(zip(batch, pipeline.predict_batch([frame.image for frame in batch.values()]), strict=True))
+def _poses_alone(pipeline: PosePipeline, most: int | None, batch: Mapping[int, Frame]) -> Mapping[int, Poses]:
+    """Return the poses of each frame, of at most ``most`` people: those of whom the detector is surest."""
+    found = pipeline.predict_batch([frame.image for frame in batch.values()])
+    if most is not None:
+        found = [poses[np.argsort(-poses.bbox_scores, kind="stable")[:most]] for poses in found]
+    return dict(zip(batch, found, strict=True))
 
 
 def _det_interval(text: str) -> int | Literal["auto"]:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -298,6 +299,17 @@ class TestOutputs:
     def test_no_tracking_gives_every_frame_alone(self, run, video):
         assert run(video, "--json", "o.json", "--no-tracking").exit_code == 0
         assert all(f.track_ids is None for f in load_recording("o.json").frames)
+
+    def test_no_more_people_than_asked_for_where_frames_stand_alone(self, run, pictures, pipeline, monkeypatch):
+        def two_people(self: ScriptedPipeline, frames: list[np.ndarray]) -> list[Poses]:
+            both = np.array([0, 0])
+            return [replace(poses_in(f, ids=False)[both], bbox_scores=np.array([0.4, 0.8])) for f in frames]
+
+        monkeypatch.setattr(pipeline, "predict_batch", two_people)
+        for source, options in (("in", ["--no-tracking"]), ("in/0.png", [])):
+            assert run(source, "--json", "o.json", "--max-people", "1", *options).exit_code == 0
+            for frame in load_recording("o.json").frames:
+                assert frame.bbox_scores == pytest.approx([0.8])
 
 
 class TestRefusedBeforeAnyWork:
