@@ -42,7 +42,11 @@ _LOGGER = logging.getLogger(__name__)
 MAX_FRAME_PIXELS = 1 << 27
 """Frames with more pixels than this (16,384 × 8,192) are refused: 400 MB each, in practice a broken or hostile file."""
 
-_PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".jp2", ".png", ".tif", ".tiff", ".webp"})
+# What every build of OpenCV decodes; browsers on Windows save .jfif.
+_PICTURE_SUFFIXES = frozenset(
+    {".bmp", ".dib", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
+    | {".pbm", ".pgm", ".pnm", ".ppm"}
+)
 _DEFAULT_PICTURE_RATE = 30.0
 _DEFAULT_FRAME_RATE = 25.0
 _HIGHEST_RATE = 10_000  # beyond it FFmpeg tells the ticks of a clock, as for raw DV

@@ -114,6 +114,15 @@ class TestPictures:
         assert levels(frames) == [1, 2, 10]
         assert [f.timestamp_s for f in frames] == [0.0, 0.1, 0.2]
 
+    @pytest.mark.parametrize("ending", ["jfif", "JPE", "dib", "ppm"])
+    def test_rarer_ending_is_a_picture_too_alone_and_in_a_folder(self, tmp_path, ending):
+        kind = {"jfif": ".jpg", "JPE": ".jpg", "dib": ".bmp"}.get(ending, ".ppm")
+        picture = tmp_path / f"a.{ending}"
+        picture.write_bytes(cv2.imencode(kind, grey(50))[1].tobytes())
+        for source in (open_source(picture), open_source(tmp_path)):
+            assert source.frame_count == 1
+            assert [f.name for f in source] == [picture.name]
+
     def test_damaged_picture_is_skipped_and_counted_and_the_others_keep_their_times(self, tmp_path):
         for number in range(3):
             cv2.imwrite(str(tmp_path / f"{number}.png"), grey(number))
