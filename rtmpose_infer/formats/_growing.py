@@ -41,6 +41,11 @@ class GrowingFile:
             self._file: BinaryIO = path.open("ab", buffering=0)
         except OSError as error:
             raise MediaError(f"{path}: cannot be written: {error.strerror}.") from error
+        if not self._file.seekable():
+            self._file.close()
+            raise MediaError(
+                f"{path}: is a pipe or a terminal, and results are written over their own end; name a file."
+            )
         self._created = not existed
         self._end = -1
         self._count = 0

@@ -6,6 +6,7 @@ import csv
 import errno
 import io
 import json
+import os
 import sys
 import types
 from contextlib import closing
@@ -498,6 +499,17 @@ class TestEveryWriter:
             open_poses_writer(tmp_path / "no" / "x.json", name)
         with pytest.raises(MediaError, match="is a folder"):
             open_poses_writer(tmp_path, name)
+
+    @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs names for open pipes")
+    @pytest.mark.parametrize("name", [n for n in FORMATS if n != "openpose"])
+    def test_pipe_is_refused_before_any_work(self, name):
+        reading, writing = os.pipe()
+        try:
+            with pytest.raises(MediaError, match="is a pipe"):
+                open_poses_writer(f"/dev/fd/{writing}", name)
+        finally:
+            os.close(reading)
+            os.close(writing)
 
     def test_openpose_folder_that_is_a_file_is_refused(self, tmp_path):
         (tmp_path / "x").touch()
