@@ -7,6 +7,7 @@ imported only when it is the one that was called, so `rtmpose models list` does 
 from __future__ import annotations
 
 import importlib
+import io
 import sys
 
 __all__ = ["bench_main", "main"]
@@ -29,4 +30,12 @@ def _run(module: str, name: str) -> None:
         if error.name not in {"typer", "rich"}:
             raise
         sys.exit(f"The commands need {error.name}: pip install 'rtmpose-infer[cli]' (every runtime extra brings it).")
+    _print_whatever_comes()
     function()
+
+
+def _print_whatever_comes() -> None:
+    """Print a name that is no text as its bytes, and ? for what an encoding lacks (Windows', in files and pipes)."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        is_utf8 = sys.stdout.encoding.lower().replace("-", "") == "utf8"
+        sys.stdout.reconfigure(errors="surrogateescape" if is_utf8 else "replace")
