@@ -41,7 +41,7 @@ class Display:
         self._streams = streams
         self._window = window
         columns = (
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TextColumn("{task.completed}/{task.fields[frames]} frames"),
             _SpeedColumn(),

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from rtmpose_infer.cli._errors import reported_errors
 from rtmpose_infer.errors import InputError
@@ -94,7 +95,7 @@ def export(  # one parameter an option
             boxes=boxes,
             parity_limit_px=parity_limit,
         )
-        with console.status(f"exporting {source}"):
+        with console.status(Text(f"exporting {source}")):
             report = run(_file(source), output, options)
     size = report.path.stat().st_size / 1e6
     width, height = report.spec.input_size_wh

@@ -72,6 +72,14 @@ def test_detector_sees_as_many_frames_as_asked_for(painted: Painted, film: Path,
     assert sum(painted.detector.batches) == 30 / interval
 
 
+def test_brackets_in_a_name_are_no_markup(
+    painted: Painted, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    outcome = run(film.rename(tmp_path / "a [x264].mp4"), "--offline", "--json", tmp_path / "out.json")
+    assert "a [x264].mp4: looking at every frame" in outcome.output
+
+
 def test_work_in_progress_is_used_again(painted: Painted, film: Path, tmp_path: Path) -> None:
     for name in ("one", "two"):
         outcome = run(film, "--offline", "--json", tmp_path / f"{name}.json", "--work-dir", tmp_path / "work")

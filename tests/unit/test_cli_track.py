@@ -589,6 +589,16 @@ class TestDisplay:
         assert "3 people" in shown
         assert "fps" in shown
 
+    def test_brackets_in_a_name_are_no_markup(self):
+        console = Console(file=io.StringIO(), force_terminal=True, width=120)
+        source = LiveSource(3)
+        source.name = "rtsp://[fe80::1]/[/a] [x264].mp4"
+        output = _streams.Output("x", draw=lambda image, _: image, frames=None, results=[])
+        with _display.Display([_streams.Stream(source, output)], console, None):
+            pass
+        output.close()
+        assert source.name in console.file.getvalue()  # type: ignore[attr-defined]
+
     def test_window_shows_every_stream_and_ends_the_run_on_q(self, monkeypatch):
         shown: list[str] = []
         keys = iter([-1, ord("q")])

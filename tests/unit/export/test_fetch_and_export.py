@@ -117,3 +117,9 @@ def test_the_zoo_says_what_the_export_of_each_checkpoint_yields(name: str) -> No
             "one_stage": {"dets", "labels", "keypoints", "scores"},
         }[info.task]
     )
+
+
+def test_brackets_in_a_name_are_no_markup(tmp_path: Path) -> None:
+    result = rtmpose("export", str(tmp_path / "a[/b].pth"), "-o", str(tmp_path / "c.onnx"))
+    assert result.exit_code == 1
+    assert "a[/b].pth" in result.output
