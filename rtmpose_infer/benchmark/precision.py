@@ -47,7 +47,8 @@ def check_precision(name: str, network: PersonDetector | PoseEstimator, wanted: 
     """
     actual = actual_precision(network)
     if wanted is not None and actual != wanted:
-        raise InputError(
-            f"the {name} computes in {actual} on {network.describe().runtime}, not in {wanted}. There the model file "
-            f"decides: export it with `rtmpose export --precision {wanted}`."
-        )
+        runtime = network.describe().runtime
+        advice = "no file is exported in it; leave out --precision, or take openvino on a processor that has it"
+        if wanted != "bf16":
+            advice = f"there the model file decides: export it with `rtmpose export --precision {wanted}`"
+        raise InputError(f"the {name} computes in {actual} on {runtime}, not in {wanted}; {advice}.")

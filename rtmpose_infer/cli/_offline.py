@@ -95,7 +95,8 @@ def run_offline(
             first = next(results, None)
     except KeyboardInterrupt:
         stream.output.close()
-        return RunReport(interrupted=True, failure=None)
+        kept = "" if work_dir is None else f"; the same command goes on with what is in {work_dir}"
+        return RunReport(interrupted=True, failure=None, left=f"nothing was written yet{kept}")
     except RtmposeInferError as error:
         stream.output.close()
         return RunReport(interrupted=False, failure=error)

@@ -255,10 +255,12 @@ class RunReport:
     Attributes:
         interrupted: It was ended by Ctrl-C or a signal.
         failure: What ended it for all streams; what happened to one stream is in that ``Stream``.
+        left: What an interrupt leaves behind, in words.
     """
 
     interrupted: bool
     failure: RtmposeInferError | None
+    left: str = "what was done until here is complete"
 
 
 def run_streams(streams: Sequence[Stream], step: Step, *, watch: Watcher | None = None) -> RunReport:

@@ -36,7 +36,9 @@ def bench(  # a command's options
     device: Annotated[str, typer.Option(help="Device of the backends that name none.")] = "auto",
     detector: Annotated[str, typer.Option(help="Detector: a path or a name of the zoo.")] = DEFAULT_DETECTOR,
     pose: Annotated[str, typer.Option(help="Pose network: a path or a name of the zoo.")] = DEFAULT_POSE,
-    persons: Annotated[str, typer.Option(help="Numbers of people in the made-up scene.")] = "1,4,8",
+    persons: Annotated[
+        str | None, typer.Option(help="Numbers of people in the made-up scene; 1,4,8 by default.")
+    ] = None,
     frames: Annotated[int, typer.Option(min=1, help="Measured frames of each backend and number of people.")] = 120,
     video: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Measure on this video.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="At most this many people in one pose call.")] = None,
@@ -58,6 +60,8 @@ def bench(  # a command's options
     for path, option in ((json_, "--json"), (html, "--html")):
         if path is not None and not path.absolute().parent.is_dir():
             raise typer.BadParameter(f"there is no folder {path.parent} to write {path.name} to", param_hint=option)
+    if video is not None and persons is not None:
+        raise typer.BadParameter("the people are those of the video; leave out --persons", param_hint="--persons")
     names = [name for name in (backend, *compare.split(",")) if name] or ["auto"]
     rounds = min(frames, BenchmarkConfig.rounds) if rounds is None else rounds
     try:
@@ -66,7 +70,7 @@ def bench(  # a command's options
             device=device,
             detector=detector,
             pose=pose,
-            persons=tuple(_whole(text, "--persons") for text in persons.split(",")),
+            persons=tuple(_whole(text, "--persons") for text in (persons or "1,4,8").split(",")),
             video=video,
             frames=frames,
             rounds=rounds,
@@ -104,7 +108,11 @@ def _measured(config: BenchmarkConfig) -> Report:
 
 
 def _interval(text: str) -> int | Literal["auto"]:
-    return "auto" if text == "auto" else _whole(text, "--det-interval")
+    if text == "auto":
+        return "auto"
+    if not (frames := _whole(text, "--det-interval")):
+        raise typer.BadParameter("it is a number of frames from 1 on, or auto", param_hint="--det-interval")
+    return frames
 
 
 def _whole(text: str, option: str) -> int:

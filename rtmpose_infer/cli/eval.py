@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import track as with_progress
 from rich.table import Table
 
-from rtmpose_infer.cli._errors import reported_errors
+from rtmpose_infer.cli._errors import reported_errors, wrong_usage
 from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import InputError, MediaError
 from rtmpose_infer.estimator import PoseEstimator
@@ -147,12 +147,14 @@ def track(
     with reported_errors():
         _check_output(json)
         if (video is None) == (detections is None):
-            raise InputError("pass either --video, to track it, or --detections, to judge a file.")
+            raise typer.BadParameter("pass either --video, to track it, or --detections, to judge a file")
         there, sigmas = _load_truth(truth)
         if video is not None:
             interval: Any = int(det_interval) if det_interval.isdecimal() else det_interval
+            with wrong_usage():
+                config = TrackerConfig(det_interval=interval)
             pipeline = PosePipeline(detector=detector, pose=pose, backend=backend, device=device, threads=threads)
-            with pipeline, PoseTracker(pipeline, config=TrackerConfig(det_interval=interval)) as tracker:
+            with pipeline, PoseTracker(pipeline, config=config) as tracker:
                 found = [people_from_poses(poses) for poses in _tracked(tracker, video)]
                 own_sigmas = pipeline.estimator.skeleton.oks_sigmas
         else:
@@ -194,6 +196,9 @@ def calibrate(
         _check_output(json)
         truth = load_annotations(annotations)
         path = resolve(pose, task="pose")
+        for other, name in ((path, "the network itself"), (json, "where the figures go")):
+            if other is not None and other.resolve() == output.resolve():
+                raise InputError(f"{output}: is {name}; name another file for the calibrated copy.")
         model = load_model_file(path, task="pose", **spec_fields(pose, path))
         with PoseEstimator(pose, backend=backend, device=device, threads=threads) as estimate:
             samples = calibration_samples(truth, _estimated(truth, images, estimate, None))

@@ -11,7 +11,6 @@ from rich.console import Console
 from rich.text import Text
 
 from rtmpose_infer.cli._errors import reported_errors
-from rtmpose_infer.errors import InputError
 
 __all__ = ["export"]
 
@@ -122,6 +121,6 @@ def _file(source: str) -> Path:
 
 def _size(text: str) -> tuple[int, int]:
     width, _, height = text.lower().partition("x")
-    if not (width.isdigit() and height.isdigit()):
-        raise InputError(f"--input-size must be like 640x640, got {text!r}.")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise typer.BadParameter(f"{text!r} is no size like 640x640", param_hint="--input-size")
     return int(width), int(height)

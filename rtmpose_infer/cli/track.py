@@ -72,7 +72,9 @@ def track(  # one parameter an option
         typer.Option("--json", help="Results as JSON; a folder for --format openpose and for several inputs."),
     ] = None,
     csv: Annotated[Path | None, typer.Option("--csv", help="Results as a table; a folder for several inputs.")] = None,
-    format_: Annotated[ResultFormat, typer.Option("--format", help="What --json writes.")] = ResultFormat.NATIVE,
+    format_: Annotated[
+        ResultFormat | None, typer.Option("--format", help="What --json writes; native by default.")
+    ] = None,
     detector: Annotated[
         str, typer.Option(help="Person detector: a file, or a name that `rtmpose models list` shows.")
     ] = DEFAULT_DETECTOR,
@@ -130,7 +132,7 @@ def track(  # one parameter an option
             output=output,
             json=json,
             csv=csv,
-            format_name=format_.value,
+            format_name=(format_ or ResultFormat.NATIVE).value,
             detector=detector,
             pose=pose,
             one_stage=one_stage,
@@ -148,6 +150,8 @@ def track(  # one parameter an option
             ids=ids,
             boxes=boxes,
         )
+        if format_ is not None and json is None:
+            raise InputError("--format says what --json writes; name a file with --json too.")
         if work_dir is not None and not offline:
             raise InputError("--work-dir keeps the work of --offline; without it there is none to keep.")
         sources = [opened.enter_context(open_source(text, picture_rate=picture_rate)) for text in inputs]
@@ -282,5 +286,5 @@ def _exit(streams: Sequence[Stream], report: RunReport) -> None:
     if failures:
         raise typer.Exit(FAILED)
     if report.interrupted:
-        typer.echo("interrupted; what was done until here is complete", err=True)
+        typer.echo(f"interrupted; {report.left}", err=True)
         raise typer.Exit(INTERRUPTED)

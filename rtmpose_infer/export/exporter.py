@@ -183,6 +183,7 @@ def export(source: str | Path, output: str | Path, options: ExportOptions | None
         raise InputError(f"the output must end in .onnx, or in .param for ncnn, got {output.name!r}.")
     if not output.parent.is_dir():
         raise InputError(f"there is no folder {output.parent} to write {output.name} to.")
+    _refuse_to_replace(source, output)
     if output.suffix == ".param":
         return _export_ncnn(source, output, options)
     made = _from_checkpoint(source, options) if source.suffix in _CHECKPOINTS else _from_onnx(source, options)
@@ -192,6 +193,18 @@ def export(source: str | Path, output: str | Path, options: ExportOptions | None
     check_graph(model, full=True)
     _write(model, output)
     return ExportReport(output, spec, made.name, made.assumed, parity, notes)
+
+
+def _refuse_to_replace(source: Path, output: Path) -> None:
+    read = {path.resolve() for path in (source, *(source.iterdir() if source.is_dir() else ()))}
+    written = (
+        (output, output.with_suffix(".bin"), output.with_suffix(".json")) if output.suffix == ".param" else (output,)
+    )
+    for path in written:
+        if path.resolve() in read:
+            raise InputError(
+                f"{path} is what is exported, and would be replaced by what is made of it; name another file."
+            )
 
 
 def _from_checkpoint(path: Path, options: ExportOptions) -> _Source:

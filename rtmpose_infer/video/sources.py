@@ -450,6 +450,9 @@ def _claimed_size(data: bytes) -> tuple[int, int] | None:
         return _claimed_webp_size(data)
     if data[:4] in (b"II*\0", b"II+\0", b"MM\0*", b"MM\0+"):
         return _claimed_tiff_size(data)
+    if claim := re.match(rb"P[1-6]((?:\s|#[^\n]*\n)+\d+){2}", data):
+        sides = re.sub(rb"#[^\n]*", b"", claim.group()[2:]).split()
+        return int(sides[0][:9]), int(sides[1][:9])
     start = data.find(b"\xff\x4f\xff\x51")  # JPEG 2000: the code stream, in its box or bare
     if start == 0 or (start > 0 and data[4:8] == b"jP  "):
         right, below, left, above = (int.from_bytes(data[i : i + 4], "big") for i in range(start + 8, start + 24, 4))

@@ -112,6 +112,11 @@ def test_a_calibration_is_learned_and_stored_in_a_copy(networks: list[str], tmp_
     assert poses.keypoint_probabilities is not None
     assert poses.keypoint_probabilities.mean() == pytest.approx(125 / 170, abs=0.1)
     assert poses.keypoint_probabilities[0, 16] > poses.keypoint_probabilities[0, 0]
+    before = copy.read_bytes()
+    for arguments in (["--pose", copy, "-o", copy], [*network, "-o", copy, "--json", copy]):
+        outcome = run("calibrate", *data, *arguments)
+        assert (outcome.exit_code, copy.read_bytes()) == (1, before)
+        assert "name another file" in outcome.output
 
 
 def mot(path: Path, ids: list[int], *, shift: float = 0) -> Path:
@@ -202,19 +207,20 @@ def test_a_video_is_tracked(networks: list[str], tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "words"),
+    ("arguments", "words", "code"),
     [
-        ([], "either --video"),
-        (["--detections", "a.txt", "--video", "a.mp4"], "either --video"),
-        (["--detections", "absent.txt"], "absent.txt"),
-        (["--detections", "{truth}", "--similarity", "joints"], "boxes alone"),
-        (["--detections", "{truth}", "--json", "nowhere/o.json"], "folder does not exist"),
+        ([], "either --video", 2),
+        (["--detections", "a.txt", "--video", "a.mp4"], "either --video", 2),
+        (["--video", "a.mp4", "--det-interval", "often"], "or 'auto', got 'often'", 2),
+        (["--detections", "absent.txt"], "absent.txt", 1),
+        (["--detections", "{truth}", "--similarity", "joints"], "boxes alone", 1),
+        (["--detections", "{truth}", "--json", "nowhere/o.json"], "folder does not exist", 1),
     ],
 )
-def test_what_cannot_be_done_is_said(tmp_path: Path, arguments: list[str], words: str) -> None:
+def test_what_cannot_be_done_is_said(tmp_path: Path, arguments: list[str], words: str, code: int) -> None:
     truth = mot(tmp_path / "gt.txt", [1])
     outcome = run("track", "--truth", truth, *(a.format(truth=truth) for a in arguments))
-    assert outcome.exit_code == 1
+    assert outcome.exit_code == code
     assert words in " ".join(outcome.output.split())
 
 

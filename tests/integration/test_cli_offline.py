@@ -99,12 +99,13 @@ def test_work_in_progress_is_used_again(painted: Painted, film: Path, tmp_path: 
         (["--work-dir", "w"], "--work-dir"),
         (["--offline", "--show"], "in place of --show"),
         (["--offline", "--det-interval", "auto"], "in place of auto"),
+        (["--format", "coco", "--csv", "o.csv"], "name a file with --json"),
     ],
 )
 def test_options_that_do_not_go_together(
     painted: Painted, film: Path, tmp_path: Path, arguments: list[str], words: str
 ) -> None:
-    outcome = run(film, "--json", tmp_path / "out.json", *arguments)
+    outcome = run(film, *(() if "--csv" in arguments else ("--json", tmp_path / "out.json")), *arguments)
     assert outcome.exit_code == 2
     assert words in " ".join(outcome.output.split())
     assert not (tmp_path / "out.json").exists()
@@ -174,3 +175,17 @@ def test_input_that_changes_between_the_readings_is_told_and_what_was_written_is
     assert words in " ".join(outcome.output.split())
     recording = load_recording(tmp_path / "o.json")
     assert (recording.complete, len(recording.frames)) == (False, written)
+
+
+def test_an_interrupt_before_anything_was_written_says_so(
+    painted: Painted, film: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_offline, "_pairs", interrupted)
+    outcome = run(film, "--offline", "--json", tmp_path / "o.json", "--work-dir", tmp_path / "work")
+    assert outcome.exit_code == 130
+    words = " ".join(outcome.output.split())
+    assert "interrupted; nothing was written yet; the same command goes on with what is in" in words
+    assert not (tmp_path / "o.json").exists()

@@ -54,14 +54,26 @@ def test_options_become_the_configuration(run, tmp_path):
     video.touch()
     run(
         *("--compare", "ort, openvino:gpu", "--device", "cpu", "--detector", "d.onnx", "--pose", "p.onnx"),
-        *("--persons", "2,16", "--frames", "50", "--video", str(video), "--batch", "4", "--det-interval", "auto"),
+        *("--frames", "50", "--video", str(video), "--batch", "4", "--det-interval", "auto"),
         *("--threads", "3", "--precision", "fp16", "--warmup", "0", "--rounds", "10", "--starts", "2"),
     )
     config = run.config
     assert config.contestants == (("onnxruntime", "cpu"), ("openvino", "gpu"))
-    assert (config.detector, config.pose, config.persons, config.frames) == ("d.onnx", "p.onnx", (2, 16), 50)
+    assert (config.detector, config.pose, config.frames) == ("d.onnx", "p.onnx", 50)
     assert (config.video, config.batch, config.det_interval, config.threads) == (video, 4, "auto", 3)
     assert (config.precision, config.warmup, config.rounds, config.starts) == ("fp16", 0, 10, 2)
+    run("--persons", "2,16")
+    assert run.config.persons == (2, 16)
+
+
+def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(run, tmp_path):
+    video = tmp_path / "a.mp4"
+    video.touch()
+    for arguments in (["--det-interval", "0"], ["--video", str(video), "--persons", "3"]):
+        result = run(*arguments)
+        assert result.exit_code == 2
+        assert arguments[-2] in result.output
+        assert run.config is None
 
 
 @pytest.mark.parametrize(

@@ -194,15 +194,16 @@ class TestPictures:
             b"II*\0\x08\0\0\0\x02\0" + b"\0\x01\x03\0\x01\0\0\0\x30\x75\0\0" + b"\x01\x01\x04\0\x01\0\0\0\x30\x75\0\0",
             b"MM\0*\0\0\0\x08\0\x02" + b"\x01\0\0\x03\0\0\0\x01\x75\x30\0\0" + b"\x01\x01\0\x04\0\0\0\x01\0\0\x75\x30",
             b"\xff\x4f\xff\x51\0\x2f\0\0" + b"\0\0\x75\x31" * 2 + b"\0\0\0\x01" * 2,
+            b"P6 # of 1 1\n30000\n#\n30000 255\n",
         ],
-        ids=["jpeg with filling", "webp", "tiff", "tiff, big-endian", "jpeg 2000"],
+        ids=["jpeg with filling", "webp", "tiff", "tiff, big-endian", "jpeg 2000", "ppm"],
     )
     def test_bombs_of_other_forms_are_refused_too(self, tmp_path, header):
         (tmp_path / "bomb.jpg").write_bytes(header + bytes(100))
         with pytest.raises(MediaError, match="30000×30000 pixels are refused"):
             load_picture(tmp_path / "bomb.jpg")
 
-    @pytest.mark.parametrize("name", ["a.jpg", "a.webp", "lossless.webp", "a.tif", "a.png", "a.bmp"])
+    @pytest.mark.parametrize("name", ["a.jpg", "a.webp", "lossless.webp", "a.tif", "a.png", "a.bmp", "a.ppm"])
     def test_claimed_sizes_are_those_of_the_pictures(self, tmp_path, name):
         lossless = [cv2.IMWRITE_WEBP_QUALITY, 101] if name == "lossless.webp" else []
         cv2.imwrite(str(tmp_path / name), grey(90, width=70, height=48), lossless)

@@ -194,6 +194,20 @@ def test_half_precision_that_moves_joints_too_far_gives_way_at_the_networks_begi
     assert report.notes == ("the first 10% of the layers stay in float32",)
 
 
+@pytest.mark.parametrize("name", ["a.onnx", "a.param"])
+def test_what_is_exported_is_never_replaced(tmp_path: Path, name: str) -> None:
+    source = tmp_path / "a.onnx" if name == "a.onnx" else tmp_path / "a.bin"
+    source.write_bytes(b"a network")
+    with pytest.raises(InputError, match="would be replaced by what is made of it"):
+        export(source, tmp_path / name)
+    assert source.read_bytes() == b"a network"
+    folder = tmp_path / "sdk"
+    folder.mkdir()
+    (folder / "end2end.onnx").write_bytes(b"a network")
+    with pytest.raises(InputError, match="would be replaced by what is made of it"):
+        export(folder, folder / "end2end.onnx")
+
+
 def test_a_published_file_is_upgraded(pose_models, tmp_path: Path) -> None:
     output = tmp_path / "upgraded.onnx"
     export(pose_models["raw"], output)
