@@ -60,8 +60,9 @@ class SmoothingState:
         unseen_s: (N, K) float32, seconds since the joint was last observed; infinite when it never was.
         observed: (N, K, 2) float32, where the joint was last observed.
         observed_velocity: (N, K, 2) float32, pixels per second between the last two frames; NaN unless seen in both.
-        bend: (N, K, 2) float32, pixels by which the joint left the line through its two places before; NaN unless seen in
-            all three frames.
+        bend: (N, K, 2) float32, pixels by which the joint left the line through its two places before, as if all steps
+            were as long as the mean one; NaN unless seen in all three frames.
+        step_s: (N,) float32, seconds that the last frame took; infinite when there was none.
         noise: (N,) float32, variance of the joints' noise on each axis, square pixels; NaN while unknown.
         noise_frames: (N,) float32, how many frames that was learned from.
     """
@@ -72,6 +73,7 @@ class SmoothingState:
     observed: Floats
     observed_velocity: Floats
     bend: Floats
+    step_s: Floats
     noise: Floats
     noise_frames: Floats
 
@@ -88,6 +90,7 @@ class SmoothingState:
             observed=zeros,
             observed_velocity=unknown,
             bend=unknown,
+            step_s=np.full(count, np.inf, np.float32),
             noise=np.full(count, np.nan, np.float32),
             noise_frames=np.zeros(count, np.float32),
         )
@@ -113,6 +116,7 @@ class SmoothingState:
             observed=self.observed * factors_xy,
             observed_velocity=self.observed_velocity * factors_xy,
             bend=self.bend * factors_xy,
+            step_s=self.step_s,
             noise=self.noise * factors_xy.prod(),
             noise_frames=self.noise_frames,
         )
@@ -212,8 +216,10 @@ class OneEuroSmoother:
         speed = np.sqrt(velocity[..., 0] ** 2 + velocity[..., 1] ** 2) / np.maximum(scales_px, 1e-3)[:, None]
         seen_twice = (valid & (state.unseen_s == 0))[..., None]
         raw_velocity = np.where(seen_twice, (observed - state.observed) / np.float32(dt_s), np.float32(np.nan))
-        bend = (raw_velocity - state.observed_velocity) * np.float32(dt_s)
-        noise, noise_frames = _noise(state.noise, state.noise_frames, bend, state.bend, dt_s)
+        # Steps of different length: their harmonic mean, with which noise bends on average as much as with equal ones.
+        mean_step = np.float32(2 * dt_s) / (1 + np.float32(dt_s) / state.step_s)
+        bend = (raw_velocity - state.observed_velocity) * mean_step[:, None, None]
+        noise, noise_frames = _noise(state.noise, state.noise_frames, bend, state.bend, mean_step)
         deviation = np.sqrt(np.maximum(noise, np.float32(1e-9)))
         steadiness = config.noise * np.maximum(scales_px, 1e-3) / deviation
         freedom = np.fmin(np.fmax(steadiness, 1), _MOST_FREEDOM)[:, None].astype(np.float32)
@@ -237,6 +243,7 @@ class OneEuroSmoother:
             observed=np.where(valid[..., None], keypoints, state.observed),
             observed_velocity=raw_velocity,
             bend=bend,
+            step_s=np.full(len(state), dt_s, np.float32),
             noise=noise,
             noise_frames=noise_frames,
         )
@@ -259,7 +266,7 @@ class NoSmoother:
         return keypoints, state
 
 
-def _noise(before: Floats, frames: Floats, bends: Floats, last_bends: Floats, dt_s: float) -> tuple[Floats, Floats]:
+def _noise(before: Floats, frames: Floats, bends: Floats, last_bends: Floats, step_s: Floats) -> tuple[Floats, Floats]:
     """Return (N,) the variance of the joints' noise after a frame, and from how many frames it was learned.
 
     Args:
@@ -267,7 +274,7 @@ def _noise(before: Floats, frames: Floats, bends: Floats, last_bends: Floats, dt
         frames: (N,) from how many frames.
         bends: (N, K, 2) pixels by which each joint left the line through its last two places; NaN where unknown.
         last_bends: (N, K, 2) the same of the frame before.
-        dt_s: Seconds that the frame took.
+        step_s: (N,) seconds that the frame took, or the mean step where it took longer or shorter than the one before.
     """
     products = -(bends[..., 0] * last_bends[..., 0] + bends[..., 1] * last_bends[..., 1])
     known = np.isfinite(products)
@@ -278,7 +285,7 @@ def _noise(before: Floats, frames: Floats, bends: Floats, last_bends: Floats, dt
     enough = count >= min(_FEWEST_JOINTS, products.shape[1])
     frames = frames + enough
     # The plain mean at first: one frame alone says little.
-    share = np.maximum(np.float32(1 - math.exp(-dt_s / _NOISE_MEMORY_S)), 1 / np.maximum(frames, 1))
+    share = np.maximum(1 - np.exp(-step_s / np.float32(_NOISE_MEMORY_S)), 1 / np.maximum(frames, 1))
     so_far = np.where(np.isnan(before), 0, before)
     noise = so_far + share * (total / (_MEAN_OF_PRODUCTS * np.maximum(count, 1)) - so_far)
     noise = np.maximum(noise, 0)  # no debt: who comes to rest after a jump is soon held steady again

@@ -140,6 +140,20 @@ def test_how_much_joints_tremble_is_known_within_a_few_frames() -> None:
     assert np.std(guesses) < 1.2  # of one frame alone: 1.5
 
 
+@pytest.mark.parametrize("lengths", [(1, 1, 1, 3), (1, 4), (1, 2, 1, 5), (1,) * 29 + (30,)])
+def test_frames_that_are_left_out_do_not_look_like_trembling(lengths: tuple[int, ...]) -> None:
+    at = np.cumsum(lengths * (900 // sum(lengths)))
+    walk = 2.0 * at[:, None, None] * np.ones((1, 17, 2))
+    path = (walk + np.random.default_rng(0).normal(0, 2, walk.shape)).astype(np.float32)
+    smoother, state = OneEuroSmoother(), SmoothingState.fresh(1, 17)
+    guesses = []
+    for points, steps in zip(path, np.diff(at, prepend=0), strict=True):
+        _, state = smoother.update(state, points[None], np.ones((1, 17), bool), scales_px=SIZE, dt_s=float(steps) / 30)
+        guesses.append(state.noise[0])
+    assert np.mean(guesses[30:]) == pytest.approx(4, rel=0.15)
+    assert max(guesses[30:]) < 9
+
+
 def test_the_same_motion_in_time_is_smoothed_alike_at_any_frame_rate() -> None:
     def at(rate: int) -> float:
         t = np.arange(0, 3, 1 / rate)
