@@ -167,6 +167,7 @@ class PersonDetector(HeldNetwork):
         self, frames: Sequence[npt.NDArray[np.uint8]], *, clock: StageClock = NO_CLOCK
     ) -> list[Detections]:
         """Return the boxes in each of several frames, which may differ in size, in as few network calls as are worth it."""
+        self.backend.check_open()
         checked = [check_frame(frame) for frame in frames]
         if not checked:
             return []

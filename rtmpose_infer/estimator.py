@@ -142,6 +142,7 @@ class PoseEstimator(HeldNetwork):
             view: See ``predict``.
             clock: See ``predict``.
         """
+        self.backend.check_open()
         if view == "mirrored" and not self.spec.flip_test:
             raise InputError("a mirrored view is half of a flip test; pass flip_test=True to the PoseEstimator.")
         checked = [(check_frame(f), *_checked_boxes(b, s)) for f, b, s in pictures]

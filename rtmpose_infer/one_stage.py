@@ -152,6 +152,7 @@ class OneStageEstimator(HeldNetwork):
 
     def predict_batch(self, frames: Sequence[npt.NDArray[np.uint8]], *, clock: StageClock = NO_CLOCK) -> list[Poses]:
         """Return the people in each of several frames, which may differ in size, in as few network calls as are worth it."""
+        self.backend.check_open()
         checked = [check_frame(frame) for frame in frames]
         if not checked:
             return []

@@ -181,6 +181,7 @@ class PosePipeline(Closing):
             InferenceError: A runtime failed.
             ClosedError: The pipeline is closed.
         """
+        _check_open(self)
         if self.one_stage is not None:
             return self.one_stage.predict_batch(frames)
         if self.detector is None:

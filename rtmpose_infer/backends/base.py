@@ -166,8 +166,7 @@ class Backend(Closing):
             OutputMismatchError: The runtime's answer does not have the promised tensors.
             ClosedError: ``close`` was called before.
         """
-        if self._closed:
-            raise ClosedError(f"this {type(self).__name__} is closed; load the model again.")
+        self.check_open()
         if feeds.keys() != self._names:
             raise InputError(f"the network takes {sorted(self._names)}, got {sorted(feeds)}.")
         checked: Arrays = {}
@@ -199,6 +198,15 @@ class Backend(Closing):
                 got = "nothing" if answer is None else f"shape {answer.shape}"
                 raise OutputMismatchError(f"output {spec.name!r}: expected shape {spec.words()}, got {got}.")
         return answers
+
+    def check_open(self) -> None:
+        """Check that the network has not been freed.
+
+        Raises:
+            ClosedError: ``close`` was called before.
+        """
+        if self._closed:
+            raise ClosedError(f"this {type(self).__name__} is closed; load the model again.")
 
     @abstractmethod
     def _run(self, feeds: Arrays) -> Arrays:

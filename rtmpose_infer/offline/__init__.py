@@ -305,7 +305,7 @@ class OfflineTracker(Closing):
             return detector.predict_batch([f.image for f in frames])
         saved = [spool.load("detections", f.index) for f in frames]
         missing = [f for f, s in zip(frames, saved, strict=True) if s is None]
-        found = iter(detector.predict_batch([f.image for f in missing]))
+        found = iter(detector.predict_batch([f.image for f in missing]) if missing else ())
         answers = []
         for frame, arrays in zip(frames, saved, strict=True):
             if arrays is not None:

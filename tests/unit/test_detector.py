@@ -455,8 +455,9 @@ def test_a_closed_detector_says_so():
     with detect:
         assert detect.describe().runtime == "callable"
     detect.close()
-    with pytest.raises(ClosedError):
-        detect.predict(FRAME)
+    for frames in ([FRAME], []):
+        with pytest.raises(ClosedError):
+            detect.predict_batch(frames)
 
 
 def test_several_threads_may_use_one_detector():

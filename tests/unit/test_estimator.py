@@ -429,8 +429,11 @@ def test_a_closed_estimator_says_so():
     with estimate:
         assert estimate.describe().runtime == "callable"
     estimate.close()
+    for boxes in (BOX, []):
+        with pytest.raises(ClosedError):
+            estimate.predict(FRAME, boxes)
     with pytest.raises(ClosedError):
-        estimate.predict(FRAME, BOX)
+        estimate.predict_batch([])
 
 
 def test_the_clock_is_lapped_after_each_stage():

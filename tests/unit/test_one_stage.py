@@ -205,8 +205,9 @@ def test_bad_frames_and_options_are_named():
             one_stage(**options)
     with estimator:
         pass
-    with pytest.raises(ClosedError):
-        estimator.predict(paint({}))
+    for frames in ([paint({})], []):
+        with pytest.raises(ClosedError):
+            estimator.predict_batch(frames)
 
 
 # --- pipelines and trackers

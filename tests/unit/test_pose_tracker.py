@@ -129,6 +129,8 @@ def test_a_closed_pipeline_says_so_even_when_nothing_would_have_to_be_run(with_d
         tracker(paint({}))
     with pytest.raises(ClosedError):
         painted.pipeline.track_many({"cam": paint({})})
+    with pytest.raises(ClosedError):
+        painted.pipeline.predict_batch([])
 
 
 def test_a_pipeline_describes_what_it_runs_on():
