@@ -35,6 +35,7 @@ __all__ = ["PoseEstimator", "View"]
 
 Floats = npt.NDArray[np.float32]
 View = Literal["all", "plain", "mirrored"]
+_FAR = 1e5  # pixels of the input
 
 
 class PoseEstimator(HeldNetwork):
@@ -192,7 +193,10 @@ class PoseEstimator(HeldNetwork):
                 raise OutputMismatchError(
                     f"expected keypoints {(count, k, 2)} and scores {(count, k)}, got {first.shape} and {second.shape}."
                 )
-            return mask_unfound(np.array(first, np.float32), np.array(second, np.float32))
+            keypoints, scores = np.array(first, np.float32), np.array(second, np.float32)
+            # Nothing binds the joints to the crop: what a broken network puts beyond any was not found.
+            scores[~(np.abs(keypoints) < _FAR).all(axis=2)] = 0
+            return mask_unfound(keypoints, scores)
         both = self._sees_both(view)
         seen = 2 * count if both else count
         if any(axis.ndim != 3 or axis.shape[:2] != (seen, k) or not axis.shape[2] for axis in (first, second)):

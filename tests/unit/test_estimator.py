@@ -263,6 +263,18 @@ def test_a_joint_without_a_positive_score_has_no_place_and_is_not_valid(head, sc
     assert np.flatnonzero(~pose.keypoints_valid[0]).tolist() == [3]
 
 
+@pytest.mark.parametrize("place", [np.nan, np.inf, -np.inf, 1e30, -3e38])
+def test_a_joint_at_a_place_that_is_none_was_not_found(place):
+    def answer(x: np.ndarray) -> Outputs:
+        keypoints = np.full((len(x), 17, 2), 9, np.float32)
+        keypoints[:, 3, 1] = place
+        return {"keypoints": keypoints, "scores": np.full((len(x), 17), 0.8, np.float32)}
+
+    pose = estimator(answer, head="keypoints", names=("keypoints", "scores")).predict(FRAME, [[0, 0, 9000, 9000]])
+    assert np.isnan(pose.keypoints[0, 3]).all()
+    assert np.flatnonzero(~pose.keypoints_valid[0]).tolist() == [3]
+
+
 @pytest.mark.parametrize(
     "box", [[200, 0, 300, 100], [0, 130, 50, 190], [-90, 0, -1, 50], [0, -90, 50, 0], [160, 0, 170, 9]]
 )
