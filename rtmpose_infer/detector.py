@@ -195,7 +195,7 @@ class PersonDetector(HeldNetwork):
     def _finish(
         self, bboxes: Floats, scores: Floats, labels: npt.NDArray[np.int64], ratios: tuple[float, float], frame: Frame
     ) -> Detections:
-        wanted = scores > self._score_threshold
+        wanted = (scores > self._score_threshold) & (scores < np.inf)
         if self._label is not None:
             wanted &= labels == self._label
         bboxes, scores, labels = bboxes[wanted], scores[wanted], labels[wanted]

@@ -194,7 +194,7 @@ class OneStageEstimator(HeldNetwork):
     ) -> Poses:
         # A broken network's infinities become boxes without area, which are dropped; nobody needs a warning of numpy's.
         with np.errstate(over="ignore", invalid="ignore"):
-            wanted = np.flatnonzero(dets[:, 4] > self._score_threshold)
+            wanted = np.flatnonzero((dets[:, 4] > self._score_threshold) & (dets[:, 4] < np.inf))
             corners = transform.to_frame(dets[wanted, :4].reshape(-1, 2, 2)).reshape(-1, 4)
             bboxes = clip_boxes(corners, size_wh)
             solid = (bboxes[:, 2] > bboxes[:, 0]) & (bboxes[:, 3] > bboxes[:, 1])

@@ -297,6 +297,16 @@ def test_a_network_that_gives_nonsense_gives_no_absurd_boxes_and_no_warning(head
     assert (found.bboxes[:, 2:] > found.bboxes[:, :2]).all()
 
 
+@pytest.mark.parametrize("head", ["nms", "yolox"])
+def test_a_box_whose_score_is_infinite_is_nobody_and_costs_no_frame(head):
+    broken = {name: np.array(value) for name, value in PATHS[head].items()}
+    rows = next(iter(broken.values()))
+    rows[0, rows[0, :, 4].argmax(), 4] = np.inf
+    found = detector(head, broken).predict(FRAME)
+    assert len(found)
+    assert np.isfinite(found.scores).all()
+
+
 # --- labels
 
 

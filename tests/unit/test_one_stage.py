@@ -154,12 +154,13 @@ def test_infinities_of_a_broken_network_are_nobody():
     def broken(pictures: np.ndarray) -> Answer:
         answer = everybody(pictures)
         answer["dets"][:, 0, :4] = np.inf
+        answer["dets"][:, 2, 4] = np.inf
         answer["keypoints"][:, 0] = np.nan
         answer["keypoints"][:, 1, 0] = 1e30
         answer["keypoints"][:, 1, 1, 0] = np.nan
         return answer
 
-    frame = paint({0: (100, 40, 200, 300), 1: (300, 40, 400, 300)})
+    frame = paint({0: (100, 40, 200, 300), 1: (300, 40, 400, 300), 2: (500, 40, 600, 300)})
     tracker = PoseTracker(one_stage=one_stage(broken)[0])
     for _ in range(3):
         (poses,) = tracker(frame)
