@@ -462,8 +462,10 @@ class Tracker:
         people = Detections(poses.bboxes, poses.bbox_scores, np.zeros(len(poses), np.int64))
         wanted = self._proposed(people, timestamp_s, frame_size_wh, interpolated=None, most=None)
         boxes = wanted.bboxes[wanted.detected][: self.config.max_people]  # of tracked people first
-        same = (people.bboxes[:, None] == boxes[None]).all(axis=2).any(axis=1)
-        poses = poses[same]
+        same = (people.bboxes[:, None] == boxes[None]).all(axis=2)
+        poses = poses[
+            (same & (same.cumsum(axis=0) == 1)).any(axis=1)
+        ]  # of boxes that coincide the first, which is best
         proposals = Proposals(
             bboxes=poses.bboxes,
             bbox_scores=poses.bbox_scores,

@@ -510,6 +510,15 @@ def test_of_poses_that_come_at_once_those_who_are_there_fill_max_people() -> Non
     assert len(tracker.take(found, timestamp_s=1, frame_size_wh=FRAME_WH)[1]) == 2
 
 
+def test_of_poses_that_come_at_once_in_the_same_box_one_is_taken() -> None:
+    boxes = np.array([standing(100).bbox] * 2, np.float32)
+    found = poses_in(boxes, np.array([0.9, 0.8], np.float32), [standing(100), standing(140)], frame_size_wh=FRAME_WH)
+    tracker = Tracker(SKELETON, TrackerConfig(max_people=1))
+    proposals, poses = tracker.take(found, timestamp_s=0, frame_size_wh=FRAME_WH)
+    assert proposals.bbox_scores.tolist() == pytest.approx([0.9])
+    assert len(tracker.update(proposals, poses, timestamp_s=0, detected=True)) == 1
+
+
 def test_at_most_max_people_are_posed_and_those_in_view_come_first() -> None:
     stage = Stage(TrackerConfig(det_interval=1, max_people=2, smoothing=None))
     stage.show([standing(100), standing(400)])
