@@ -30,7 +30,7 @@ import numpy.typing as npt
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import InputError
 from rtmpose_infer.offline.linking import Candidates, KeyLinker
-from rtmpose_infer.offline.refining import Piece, joined_ids, smooth_two_way
+from rtmpose_infer.offline.refining import Piece, advancing_times, joined_ids, smooth_two_way
 from rtmpose_infer.offline.spool import Spool
 from rtmpose_infer.pose_tracker import PosePipeline
 from rtmpose_infer.preprocess import check_frame
@@ -517,7 +517,7 @@ def _refined(
     joined = joined_ids(summary.pieces(identities), longest_gap_s=config.longest_gap_s)
     becomes = {number: joined[identity] for number, identity in identities.items()}
     final: dict[int, int] = {}
-    times = np.array(summary.times_s)
+    times = advancing_times(np.array(summary.times_s))
     step_s = float(np.median(np.diff(times))) if len(times) > 1 else 0.0
     width_s = max(config.smoothing_s, _LEAST_WINDOW * step_s) if config.smoothing_s else 0.0
     reach_s = _SMOOTHING_REACH_S * width_s
@@ -546,7 +546,7 @@ def _refined(
                 skeleton=pipeline.skeleton,
                 track_ids=np.array([final[i] for i in ids.tolist()], np.int64),
                 frame_index=index,
-                timestamp_s=float(times[index]),
+                timestamp_s=summary.times_s[index],
                 frame_size_wh=(int(data["size_wh"][0]), int(data["size_wh"][1])),
             )
 

@@ -9,13 +9,14 @@ import numpy.typing as npt
 
 from rtmpose_infer.association import match
 
-__all__ = ["Piece", "joined_ids", "smooth_two_way"]
+__all__ = ["Piece", "advancing_times", "joined_ids", "smooth_two_way"]
 
 Floats = npt.NDArray[np.float32]
 
 _PLACE_SPREAD = 0.5  # standard deviation of the place after one second out of sight, body sizes
 _SIZE_SPREAD = 0.35  # of the logarithm of the size
 _AGREEING = 5  # joints from which what they have in common is the body's motion
+_NOMINAL_STEP_S = 1 / 30
 _FEWEST_TURNS = 5  # frames of alternating views that tell by how much the views differ
 
 
@@ -70,6 +71,26 @@ def joined_ids(pieces: list[Piece], *, longest_gap_s: float) -> dict[int, int]:
     for col, row in sorted(zip(cols.tolist(), rows.tolist(), strict=True)):  # by start, so chains resolve forward
         becomes[pieces[col].track_id] = becomes[pieces[row].track_id]
     return becomes
+
+
+def advancing_times(times_s: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return (T,) times in which frames at one and the same time are spread evenly up to the next.
+
+    Two frames that a file gives the same time were not taken at the same time, and what moved between them is no noise.
+
+    Args:
+        times_s: (T,) ascending seconds, which may stand still.
+
+    >>> advancing_times(np.array([0.0, 0.0, 1.0, 1.0])).tolist()
+    [0.0, 0.5, 1.0, 1.5]
+    """
+    count = len(times_s)
+    first = np.flatnonzero(np.diff(times_s, prepend=-np.inf) > 0)
+    if len(first) == count:
+        return times_s
+    step = (times_s[-1] - times_s[0]) / first[-1] if first[-1] else _NOMINAL_STEP_S  # mean, for what has no next time
+    end = times_s[-1] + step * (count - first[-1])
+    return np.asarray(np.interp(np.arange(count), [*first, count], [*times_s[first], end]), np.float64)
 
 
 def smooth_two_way(

@@ -175,6 +175,18 @@ def test_few_frames_a_second_are_smoothed_too() -> None:
     assert np.abs(smooth).mean() < 0.75 * np.abs(raw).mean()
 
 
+@pytest.mark.parametrize("times", [lambda i: 0.0, lambda i: i // 30, lambda i: i // 2 / 15])
+def test_what_moves_between_frames_of_the_same_time_is_not_smoothed_away(times) -> None:
+    def swinging(index: int) -> Boxes:
+        reach = int(30 + 14 * np.sin(index / 4))
+        return {0: (300 - reach, 40, 300 + reach, 160)}
+
+    frames = [(paint(swinging(i)), float(times(i))) for i in range(70)]
+    results = track(painted_pipeline(), frames)
+    assert [p.timestamp_s for p in results] == [time_s for _, time_s in frames]
+    assert max(np.abs(p.keypoints - p.keypoints_raw).max() for p in results) < 1.5
+
+
 def test_a_run_that_was_killed_goes_on_with_the_identical_result(tmp_path: Path) -> None:
     whole = track(painted_pipeline(), video(120))
     painted = painted_pipeline()

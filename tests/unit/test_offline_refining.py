@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtmpose_infer.offline.refining import Piece, joined_ids, smooth_two_way
+from rtmpose_infer.offline.refining import Piece, advancing_times, joined_ids, smooth_two_way
 
 
 def piece(track_id: int, start_s: float, end_s: float, x: float, *, speed: float = 0.0, height: float = 200) -> Piece:
@@ -16,6 +16,15 @@ def piece(track_id: int, start_s: float, end_s: float, x: float, *, speed: float
 
     velocity = np.array([speed, 0], np.float32)
     return Piece(track_id, start_s, end_s, box(x), box(x + speed * (end_s - start_s)), velocity, velocity)
+
+
+@given(st.lists(st.sampled_from([0.0, 0.0, 0.02, 1.0]), max_size=12))
+def test_times_that_stand_still_are_spread_and_others_stay(steps: list[float]) -> None:
+    times = np.cumsum(np.array(steps, np.float64))
+    spread = advancing_times(times)
+    assert (np.diff(spread) > 0).all()
+    first = np.diff(times, prepend=-1) > 0
+    np.testing.assert_array_equal(spread[first], times[first])
 
 
 def test_a_person_who_comes_back_where_expected_is_the_same() -> None:
