@@ -214,8 +214,8 @@ def _check_options(score_threshold: float, iou_threshold: float, max_detections:
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} must be 0 to 1, got {value}.")
-    if max_detections < 1:
-        raise InputError(f"max_detections must be at least 1, got {max_detections}.")
+    if not isinstance(max_detections, (int, np.integer)) or max_detections < 1:
+        raise InputError(f"max_detections must be a whole number from 1 on, got {max_detections!r}.")
 
 
 def _label_index(label: int | str | None, class_names: tuple[str, ...]) -> int | None:

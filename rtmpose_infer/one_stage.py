@@ -219,5 +219,5 @@ def _check_options(score_threshold: float, iou_threshold: float, max_people: int
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
         if not 0 <= value <= 1:
             raise InputError(f"{name} must be 0 to 1, got {value}.")
-    if max_people < 1:
-        raise InputError(f"max_people must be at least 1, got {max_people}.")
+    if not isinstance(max_people, (int, np.integer)) or max_people < 1:
+        raise InputError(f"max_people must be a whole number from 1 on, got {max_people!r}.")

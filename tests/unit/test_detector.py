@@ -437,7 +437,13 @@ def test_a_pose_network_is_refused(tmp_path):
 
 @pytest.mark.parametrize(
     "options",
-    [{"score_threshold": -0.1}, {"score_threshold": 1.1}, {"iou_threshold": float("nan")}, {"max_detections": 0}],
+    [
+        {"score_threshold": -0.1},
+        {"score_threshold": 1.1},
+        {"iou_threshold": float("nan")},
+        {"max_detections": 0},
+        {"max_detections": 20.0},
+    ],
 )
 def test_options_out_of_range_are_refused(tmp_path, options):
     with pytest.raises(InputError, match=next(iter(options))):

@@ -201,7 +201,7 @@ def test_bad_frames_and_options_are_named():
     estimator, _ = one_stage()
     with pytest.raises(ShapeError):
         estimator.predict(np.zeros((4, 4), np.uint8))
-    for options in ({"score_threshold": 2}, {"iou_threshold": -1}, {"max_people": 0}):
+    for options in ({"score_threshold": 2}, {"iou_threshold": -1}, {"max_people": 0}, {"max_people": 20.0}):
         with pytest.raises(InputError, match=next(iter(options))):
             one_stage(**options)
     with estimator:
