@@ -272,6 +272,14 @@ class _State:
         """Usual seconds between two frames: a median, so neither a pause nor a burst counts."""
         return sorted(self.steps_s)[(len(self.steps_s) - 1) // 2] if self.steps_s else _NOMINAL_STEP_S
 
+    def camera_velocity_in(self, frame_size_wh: tuple[int, int] | None) -> tuple[float, float]:
+        """Return the velocity of the whole picture in pixels per second of a frame of that size."""
+        old_wh = self.frame_size_wh
+        if old_wh is None or frame_size_wh is None or frame_size_wh == old_wh:
+            return self.camera_velocity
+        x, y = self.camera_velocity
+        return x * frame_size_wh[0] / old_wh[0], y * frame_size_wh[1] / old_wh[1]
+
 
 # A state, what was asked of it, and the answer: see ``Tracker._expected``.
 _Foreseen = tuple[_State, tuple[float | None, tuple[int, int] | None], tuple[_Tracks, float]]
@@ -556,7 +564,7 @@ class Tracker:
             cut=not detected and (state.cut or _all_but_gone(tracks, lost)),
             next_id=next_id,
             newcomers_per_s=_rate(state.newcomers_per_s, len(born) if len(tracks) else 0, step),
-            camera_velocity=_camera_velocity(state.camera_velocity, camera_shift, step),
+            camera_velocity=_camera_velocity(state.camera_velocity_in(frame_size), camera_shift, step),
             stats=TrackerStats(
                 frames=stats.frames + 1,
                 detections=stats.detections + int(detected),
@@ -586,7 +594,7 @@ class Tracker:
         if step > max(self.config.track_lost_s, 5 * usual):
             tracks = tracks[np.zeros(len(tracks), bool)]
         if len(tracks):
-            tracks = _moved(tracks, step, state.camera_velocity)
+            tracks = _moved(tracks, step, state.camera_velocity_in(frame_size_wh))
         self._foreseen = state, asked, (tracks, step)
         return tracks, step
 

@@ -278,6 +278,22 @@ def test_a_stream_that_changes_its_resolution_keeps_its_people_and_detects_at_on
     np.testing.assert_allclose(after[0].bboxes[0], half.bbox, atol=3)
 
 
+def test_a_camera_that_pans_goes_on_panning_when_the_resolution_changes() -> None:
+    def scene(frame: int, scale: float) -> list[Person]:
+        people = [standing(950 - 20 * frame + 120 * i, 90 + 20 * i, 60, 150) for i in range(3)]
+        return [Person(tuple(scale * np.array(p.bbox))) for p in people]
+
+    stage = Stage(TrackerConfig(det_interval=100, smoothing=None))
+    for frame in range(15):
+        stage.show(scene(frame, 1))
+    stage.frame_wh = (FRAME_WH[0] // 4, FRAME_WH[1] // 4)
+    expected = stage.tracker.propose(None, timestamp_s=stage.time_s, frame_size_wh=stage.frame_wh)
+    np.testing.assert_allclose(expected.bboxes, [p.bbox for p in scene(15, 0.25)], atol=2)
+    for frame in range(15, 20):
+        result = stage.show(scene(frame, 0.25), detections=Detections.empty())
+        assert result.track_ids.tolist() == [1, 2, 3]
+
+
 def test_a_frame_of_another_shape_starts_afresh_without_reusing_ids() -> None:
     stage = Stage()
     stage.play(lambda _: [standing(400)], 7)
