@@ -463,16 +463,22 @@ class _Schedule:
 
 
 class _Summary:
-    """The little of every track that must be known of the whole video: its ends."""
+    """The little of every track that must be known of the whole video: its ends, in pixels of the first frame's size."""
 
     def __init__(self) -> None:
         self.times_s: list[float] = []
+        self._size_wh: tuple[int, int] | None = None
         self._first: dict[int, list[tuple[float, npt.NDArray[np.float32]]]] = {}
         self._last: dict[int, deque[tuple[float, npt.NDArray[np.float32]]]] = {}
 
     def add(self, time_s: float, tracked: Poses) -> None:
         self.times_s.append(time_s)
-        for track_id, bbox in zip(np.asarray(tracked.track_ids).tolist(), tracked.bboxes, strict=True):
+        size_wh = tracked.frame_size_wh
+        self._size_wh = self._size_wh or size_wh
+        bboxes = tracked.bboxes
+        if self._size_wh is not None and size_wh is not None and size_wh != self._size_wh:
+            bboxes = bboxes * np.tile(np.divide(self._size_wh, size_wh), 2).astype(np.float32)
+        for track_id, bbox in zip(np.asarray(tracked.track_ids).tolist(), bboxes, strict=True):
             ends = self._first.setdefault(track_id, [])
             if len(ends) < 6:
                 ends.append((time_s, bbox))

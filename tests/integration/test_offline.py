@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtmpose_infer import PosePipeline
+from rtmpose_infer import PosePipeline, TrackerConfig
 from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import InferenceError, InputError
 from rtmpose_infer.offline import OfflineConfig, OfflineTracker
@@ -245,6 +245,17 @@ def test_joints_are_not_smoothed_across_a_change_of_the_frames_size(scale: float
         assert len(poses) == 2
         for keypoints in poses.keypoints:
             assert min(np.abs(keypoints - joints_of(box)).max() for box in scene.values()) < 4 * max(scale, 1)
+
+
+@pytest.mark.parametrize("scale", [0.5, 2])
+def test_gaps_are_joined_across_a_change_of_the_frames_size(scale: float) -> None:
+    frames = []
+    for index in range(90):
+        size = 1 if index < 45 else scale
+        people = {} if 30 <= index < 60 else {0: tuple(int(size * edge) for edge in (300, 100, 360, 240))}
+        frames.append((paint(people, (int(size * 640), int(size * 360))), index / RATE))
+    results = track(painted_pipeline(), frames, longest_gap_s=3, tracker=TrackerConfig(track_lost_s=0.3))
+    assert {number for poses in results for number in poses.track_ids.tolist()} == {1}
 
 
 def test_work_of_other_settings_of_the_networks_is_refused(tmp_path: Path) -> None:
