@@ -1,8 +1,8 @@
 """The default smoothing on real motion, beside MMDeploy's: how much jitter goes, and what it costs in lag and error.
 
-    python benchmarks/smoothing.py [--shared ../shared] [--noise 0.5 1 2 4] [--sequences 300]
+    python benchmarks/smoothing.py [--shared ../shared] [--noise 0.5 1 2 4] [--sequences 300] [--rate 30]
 
-Penn Action's joints (13, visible ones) move as people move; white noise stands for a network's jitter, 30 frames a second.
+Penn Action's joints (13, visible ones) move as people move; white noise stands for a network's jitter, 30 frames a second; with ``--rate`` 15, 10 or 5 only every n-th of them is seen.
 Every filter gets the same noisy joints. MMDeploy's default filter (beta 0.007, cutoffs 1, no time step, each axis by itself) is
 written again from its description; with ``beta=8`` and ``trend=1`` ours lags as little as it does. Jitter is the RMS of acceleration; lag and
 "moving" are of joints faster than 0.6 body sizes a second; "worse" counts the sequences in which a filter is further from the
@@ -22,13 +22,15 @@ from rtmpose_infer.smoothing import OneEuroConfig, OneEuroSmoother, SmoothingSta
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
-def smoothed(noisy: np.ndarray, visible: np.ndarray, size_px: float, config: OneEuroConfig) -> np.ndarray:
+def smoothed(
+    noisy: np.ndarray, visible: np.ndarray, size_px: float, config: OneEuroConfig, step_s: float
+) -> np.ndarray:
     """Return (T, K, 2) joints of one sequence, filtered frame by frame."""
     smoother, state = OneEuroSmoother(config), SmoothingState.fresh(1, noisy.shape[1])
     scales = np.array([size_px], np.float32)
     out = np.empty_like(noisy)
     for frame, (points, seen) in enumerate(zip(noisy, visible, strict=True)):
-        result, state = smoother.update(state, points[None], seen[None], scales_px=scales, dt_s=1 / 30)
+        result, state = smoother.update(state, points[None], seen[None], scales_px=scales, dt_s=step_s)
         out[frame] = result[0]
     return out
 
@@ -54,6 +56,7 @@ def main() -> None:
     parser.add_argument(
         "--noise", type=float, nargs="+", default=[0.5, 1.0, 2.0, 4.0], help="standard deviations, pixels"
     )
+    parser.add_argument("--rate", type=int, default=30, choices=[30, 15, 10, 5], help="frames a second")
     parser.add_argument("--sequences", type=int, default=300, help="spread evenly over all")
     parser.add_argument(
         "--setting",
@@ -77,8 +80,9 @@ def main() -> None:
         rng = np.random.default_rng(0)
         rows: dict[str, list[list[float]]] = {}
         for i in np.linspace(0, len(offsets) - 2, options.sequences).astype(int):
-            truth, visible = joints[offsets[i] : offsets[i + 1]], shown[offsets[i] : offsets[i + 1]]
-            if len(truth) < 20 or not visible.any():
+            frames = slice(offsets[i], offsets[i + 1], 30 // options.rate)
+            truth, visible = joints[frames], shown[frames]
+            if len(truth) < 20 * options.rate / 30 or not visible.any():
                 continue
             known = np.where(visible[..., None], truth, np.nan)
             extent = np.nanmax(known, axis=(0, 1)) - np.nanmin(known, axis=(0, 1))
@@ -87,7 +91,9 @@ def main() -> None:
                 still.append(motion_report(known, known, sizes_px=np.array(size)).jitter_px)
             noisy = (truth + rng.normal(0, noise, truth.shape)).astype(np.float32)
             estimates = {"raw": noisy, "MMDeploy": mmdeploy(noisy)}
-            estimates |= {name: smoothed(noisy, visible, size, config) for name, config in configs.items()}
+            estimates |= {
+                name: smoothed(noisy, visible, size, config, 1 / options.rate) for name, config in configs.items()
+            }
             for name, estimate in estimates.items():
                 shown_estimate = np.where(visible[..., None], estimate, np.nan)
                 report = motion_report(known, shown_estimate, sizes_px=np.array(size))

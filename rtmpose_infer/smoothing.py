@@ -16,6 +16,8 @@ What differs from the filter of Casiez, Roussel and Vogel (CHI 2012):
   from where they are. What tells noise from motion, however fast, is that it bends the other way in the next frame;
 - a joint is not held further back than its noise explains: what lies beyond is motion, which a low-pass would trail;
   before anything is known of the noise, by hardly anything;
+- the longer the step, the less is known of where a moving joint went meanwhile, and the less it is held back: at 10
+  frames a second a filter for 30 would pull moving joints further away than their noise puts them;
 - a joint that was not seen for a while starts afresh where it reappears.
 """
 
@@ -43,6 +45,8 @@ _FEWEST_JOINTS = 3  # that tell a person's noise, where a person has so many
 _REACH, _FULL_REACH_NOISE = 2.5, 1.63
 _FARTHEST_AT_FIRST = 0.003  # nor so many body sizes while the noise is unknown
 _FARTHEST = 0.045  # nor so many body sizes: however much joints tremble, who walks must not be left behind
+# Where a joint goes is foreseen for so many seconds; its speed counts as motion beyond so many deviations a step.
+_FORESEEN_S, _SPEED_OF_NOISE = 0.1, 2.0
 # Two bends (second differences) in a row of white noise tend to point apart: minus their scalar product is 8 times the
 # variance on an axis, on average. Joints that really turn bend the same way twice, which makes it less. Single joints are
 # cut at so many times the median size of the product; that leaves 7 of the 8 (17 joints, simulated).
@@ -137,9 +141,9 @@ class OneEuroConfig:
     """How strongly joints are smoothed.
 
     The defaults were chosen on Penn Action trajectories (persons 140 px in size at the median, 30 frames a second) with
-    white noise added: that they are no further from the truth than the raw joints, with 2 px of noise at 42 % of the RMS
-    of acceleration (2.53 for 2.83 px), with 1 px at 67 % (1.33 for 1.42), with 0.5 px at 87 % (0.70 for 0.71). Moving
-    joints lag by 0.26, 0.08 and 0.04 frames more than raw ones. The setting ``beta=8, trend=1`` is for fast motion: half
+    white noise added: that they are no further from the truth than the raw joints, with 2 px of noise at 43 % of the RMS
+    of acceleration (2.52 for 2.83 px), with 1 px at 68 % (1.32 for 1.42), with 0.5 px at 88 % (0.70 for 0.71). Moving
+    joints lag by 0.25, 0.07 and 0.03 frames more than raw ones. The setting ``beta=8, trend=1`` is for fast motion: half
     the jitter at 2 px, and 0.1 frames of lag.
     ``benchmarks/smoothing.py`` measures the trade-off.
 
@@ -151,7 +155,7 @@ class OneEuroConfig:
         noise: Standard deviation of the joints' noise, in body sizes, down to which the two cutoffs above hold. Joints n
             times as steady are smoothed less: ``min_cutoff_hz`` counts n² and ``beta`` n⁴ times, n up to 3. No joint is
             held back by more than 2.5 standard deviations of its noise, or 4.5 % of the body (0.3 % until the noise is
-            known: three joints seen in four frames in a row).
+            known: three joints seen in four frames in a row), and moving ones by less at few frames a second.
             With 0 the noise does not matter, in either way.
         reset_after_s: A joint unseen for longer starts afresh where it reappears.
     """
@@ -229,7 +233,12 @@ class OneEuroSmoother:
         if config.noise:
             farthest = _REACH * deviation / np.fmax(_FULL_REACH_NOISE * steadiness, 1)
             farthest = np.minimum(farthest, _FARTHEST * np.maximum(scales_px, 1e-3))
-            farthest = np.where(np.isnan(noise), _FARTHEST_AT_FIRST * scales_px, farthest)
+            farthest = np.where(np.isnan(noise), _FARTHEST_AT_FIRST * scales_px, farthest * min(_FORESEEN_S / dt_s, 1))
+            # As in Kalman's filter: the share of what was not foreseen that is noise and not motion.
+            trembling = (deviation / np.maximum(scales_px, 1e-3))[:, None]  # NaN while unknown: all of it
+            moved = np.maximum(speed * np.float32(dt_s) - _SPEED_OF_NOISE * trembling, 0)
+            unforeseen = moved * np.float32((dt_s / _FORESEEN_S) ** 2) / trembling
+            held_back /= np.fmax(1 + np.minimum(unforeseen, 1e6) ** 2, 1)[..., None]
             distance = np.sqrt(held_back[..., 0] ** 2 + held_back[..., 1] ** 2)
             held_back *= np.minimum(farthest[:, None] / np.maximum(distance, 1e-6), 1)[..., None]
         filtered = observed + held_back

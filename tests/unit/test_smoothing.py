@@ -128,6 +128,18 @@ def test_who_comes_to_rest_after_a_swing_is_soon_steady() -> None:
     assert np.diff(run(path)[120:], 2, axis=0).std() < 0.4 * np.diff(path[120:], 2, axis=0).std()
 
 
+def test_at_few_frames_a_second_moving_joints_are_left_and_resting_ones_held_steady() -> None:
+    t = np.arange(100)[:, None, None] / 10
+    rng = np.random.default_rng(0)
+    spread = np.linspace(0.2, 1, 12)[:, None] * np.array([1.0, 0.4])
+    swing = 300 + 60 * np.sin(2 * np.pi * (2.5 * t + np.linspace(0, 1, 12)[:, None])) * spread
+    noise = rng.normal(0, 2, swing.shape)
+    away = np.linalg.norm(run(swing + noise, dt_s=0.1) - swing, axis=2).mean()
+    assert away < 1.3 * np.linalg.norm(noise, axis=2).mean()
+    rest = 300 + rng.normal(0, 2, swing.shape)
+    assert np.diff(run(rest, dt_s=0.1)[20:], 2, axis=0).std() < 0.45 * np.diff(rest[20:], 2, axis=0).std()
+
+
 def test_how_much_joints_tremble_is_known_within_a_few_frames() -> None:
     guesses = []
     for seed in range(40):
