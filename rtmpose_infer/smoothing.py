@@ -130,7 +130,14 @@ class Smoother(Protocol):
     """The seam between the tracker and a filter over joints."""
 
     def update(
-        self, state: SmoothingState, keypoints: Floats, valid: Bools, *, scales_px: Floats, dt_s: float
+        self,
+        state: SmoothingState,
+        keypoints: Floats,
+        valid: Bools,
+        *,
+        scales_px: Floats,
+        dt_s: float,
+        sure: Bools | None = None,
     ) -> tuple[Floats, SmoothingState]:
         """Return the (N, K, 2) smoothed joints and the next state; neither argument is changed."""
         ...
@@ -194,7 +201,14 @@ class OneEuroSmoother:
         self.config = config or OneEuroConfig()
 
     def update(
-        self, state: SmoothingState, keypoints: Floats, valid: Bools, *, scales_px: Floats, dt_s: float
+        self,
+        state: SmoothingState,
+        keypoints: Floats,
+        valid: Bools,
+        *,
+        scales_px: Floats,
+        dt_s: float,
+        sure: Bools | None = None,
     ) -> tuple[Floats, SmoothingState]:
         """Return the smoothed joints and the next state; neither argument is changed.
 
@@ -204,6 +218,8 @@ class OneEuroSmoother:
             valid: (N, K) bool.
             scales_px: (N,) float32 body size of each person in pixels, the unit of speed.
             dt_s: Seconds since the last call, positive.
+            sure: (N, K) bool, the joints that tell how much a person trembles; None: all valid ones. Those that the
+                network guesses behind somebody jump about, and would have the others held back too far.
 
         Returns:
             (N, K, 2) float32 with the input's own value where not valid, and the state to pass next time.
@@ -223,7 +239,8 @@ class OneEuroSmoother:
         # Steps of different length: their harmonic mean, with which noise bends on average as much as with equal ones.
         mean_step = np.float32(2 * dt_s) / (1 + np.float32(dt_s) / state.step_s)
         bend = (raw_velocity - state.observed_velocity) * mean_step[:, None, None]
-        noise, noise_frames = _noise(state.noise, state.noise_frames, bend, state.bend, mean_step)
+        told = bend if sure is None else np.where(sure[..., None], bend, np.float32(np.nan))
+        noise, noise_frames = _noise(state.noise, state.noise_frames, told, state.bend, mean_step)
         deviation = np.sqrt(np.maximum(noise, np.float32(1e-9)))
         steadiness = config.noise * np.maximum(scales_px, 1e-3) / deviation
         freedom = np.fmin(np.fmax(steadiness, 1), _MOST_FREEDOM)[:, None].astype(np.float32)
@@ -270,6 +287,7 @@ class NoSmoother:
         *,
         scales_px: Floats,  # noqa: ARG002
         dt_s: float,  # noqa: ARG002
+        sure: Bools | None = None,  # noqa: ARG002
     ) -> tuple[Floats, SmoothingState]:
         """Return the joints and the state as they came."""
         return keypoints, state

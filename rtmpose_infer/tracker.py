@@ -547,6 +547,7 @@ class Tracker:
             poses.keypoints_valid[sources] & np.isfinite(points).all(axis=2),
             scales_px=shown_tracks.sizes,
             dt_s=step,
+            sure=np.concatenate([seen.valid[cols], seen.valid[new]]),
         )
         clock.lap("smooth")
         shown_tracks = shown_tracks.changed(smoothing=smoothing)

@@ -140,6 +140,17 @@ def test_at_few_frames_a_second_moving_joints_are_left_and_resting_ones_held_ste
     assert np.diff(run(rest, dt_s=0.1)[20:], 2, axis=0).std() < 0.45 * np.diff(rest[20:], 2, axis=0).std()
 
 
+def test_guesses_do_not_tell_how_much_a_person_trembles() -> None:
+    rng = np.random.default_rng(0)
+    path = 300 + rng.normal(0, 1, (90, 17, 2)).astype(np.float32)
+    path[:, 7:] += rng.normal(0, 20, (90, 10, 2)).astype(np.float32)
+    sure = np.arange(17)[None] < 7
+    smoother, state = OneEuroSmoother(), SmoothingState.fresh(1, 17)
+    for frame in path:
+        _, state = smoother.update(state, frame[None], np.ones((1, 17), bool), scales_px=SIZE, dt_s=1 / 30, sure=sure)
+    assert np.sqrt(state.noise[0]) == pytest.approx(1, rel=0.3)
+
+
 def test_how_much_joints_tremble_is_known_within_a_few_frames() -> None:
     guesses = []
     for seed in range(40):
