@@ -55,7 +55,7 @@ Integers = npt.NDArray[np.int64]
 Rows = npt.NDArray[np.intp]
 
 _NOMINAL_STEP_S = 1 / 30
-_STEPS = 5  # between frames that tell a stream's rate
+_STEPS = 31  # between frames that tell a stream's rate: more than a burst after a stall brings
 _VELOCITY_MEMORY_S = 0.4
 _COASTING_S = 0.7  # time constant with which the speed of a person out of sight fades
 # What is expected of a person: standard deviations when just seen, and their growth with the root of the seconds unseen.

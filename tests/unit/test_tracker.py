@@ -426,6 +426,13 @@ def test_a_burst_of_frames_does_not_change_what_a_usual_step_is() -> None:
     assert {tuple(stage.show([standing(100)], step_s=step).track_ids.tolist()) for step in steps} == {(1,)}
 
 
+def test_people_who_walk_keep_their_ids_through_the_burst_after_a_stall() -> None:
+    stage = Stage()
+    steps = [1 / 30] * 40 + [30 / 30] + [1e-6] * 15 + [1 / 30] * 20
+    shown = [stage.show([standing(100 + 3 * i)], step_s=step).track_ids.tolist() for i, step in enumerate(steps)]
+    assert shown[45:] == [[1]] * len(shown[45:])
+
+
 @pytest.mark.parametrize("gap_s", [1e-2, 1e-3, 1e-5, 1e-7])
 def test_two_frames_at_all_but_the_same_time_do_no_harm(gap_s: float) -> None:
     rng = np.random.default_rng(0)
