@@ -508,7 +508,8 @@ class PoseTracker(Closing):
 
         Args:
             frame: (H, W, 3) uint8, BGR. Its size may change from frame to frame.
-            timestamp_s: Its time in seconds, not before the last frame's; 1/30 s after it when None.
+            timestamp_s: When it was taken, in seconds, not before the last frame's; 1/30 s after it when None. The time
+                of its arrival will do where frames do not come in bursts.
             bboxes_xyxy: (N, 4) boxes of people in this frame, from a detector of one's own; they stand in for the
                 detector's. None: the pipeline's detector runs when it is due.
             clock: Is lapped at the end of every stage; not for a frame that shared its network calls with those of

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from rtmpose_infer.batching import HeldNetwork
     from rtmpose_infer.estimator import View
     from rtmpose_infer.preprocess import Frame
+    from rtmpose_infer.skeletons import Skeleton
 
 __all__ = ["OfflineConfig", "OfflineTracker"]
 
@@ -320,14 +321,7 @@ class OfflineTracker(Closing):
         skeleton = self.pipeline.estimator.skeleton
         saved = None if spool is None else spool.load(kind, frame.index)
         if saved is not None and np.array_equal(saved.get("bboxes", ()), candidates.bboxes):
-            poses = Poses(
-                keypoints=saved["keypoints"],
-                keypoint_scores=saved["keypoint_scores"],
-                bboxes=candidates.bboxes,
-                bbox_scores=candidates.scores,
-                skeleton=skeleton,
-                frame_size_wh=frame.size_wh,
-            )
+            poses = _kept(saved, candidates.bboxes, candidates.scores, skeleton, frame)
         else:
             poses = self.pipeline.estimator.predict(
                 frame.image, candidates.bboxes, bbox_scores=candidates.scores, view=frame.view
@@ -347,14 +341,7 @@ class OfflineTracker(Closing):
         assert network is not None  # noqa: S101  # else people are sought by boxes
         saved = None if spool is None else spool.load("people", frame.index)
         if saved is not None:
-            poses = Poses(
-                keypoints=saved["keypoints"],
-                keypoint_scores=saved["keypoint_scores"],
-                bboxes=saved["bboxes"],
-                bbox_scores=saved["bbox_scores"],
-                skeleton=network.skeleton,
-                frame_size_wh=frame.size_wh,
-            )
+            poses = _kept(saved, saved["bboxes"], saved["bbox_scores"], network.skeleton, frame)
         else:
             poses = network.predict(frame.image)
             if spool is not None:
@@ -384,6 +371,24 @@ class _Frame:
     @property
     def size_wh(self) -> tuple[int, int]:
         return self.image.shape[1], self.image.shape[0]
+
+
+def _kept(
+    saved: Mapping[str, npt.NDArray[Any]],
+    bboxes: npt.NDArray[np.float32],
+    bbox_scores: npt.NDArray[np.float32],
+    skeleton: Skeleton,
+    frame: _Frame,
+) -> Poses:
+    """Return the poses that an earlier run found in these boxes of the frame."""
+    return Poses(
+        keypoints=saved["keypoints"],
+        keypoint_scores=saved["keypoint_scores"],
+        bboxes=bboxes,
+        bbox_scores=bbox_scores,
+        skeleton=skeleton,
+        frame_size_wh=frame.size_wh,
+    )
 
 
 # A frame, the boxes of its people, their poses in that order, and whether the detections are all of that frame.
