@@ -526,13 +526,14 @@ class Tracker:
         tracks = _shifted(tracks, camera_shift)
         seen = self._distinct(seen, tracks)
         rows, cols = self._associate(tracks, seen)
-        followed = self._followed(tracks[rows], seen.at(cols), step=step, detected=detected)
+        known = seen.at(cols)
+        followed = self._followed(tracks[rows], known, step=step, detected=detected)
         missing = np.ones(len(tracks), bool)
         missing[rows] = False
         open_s = _OPEN_NEWCOMERS / max(state.newcomers_per_s, 1e-6)
         gone = tracks[missing] if missing.any() else self._nobody
         lost = self._still_lost(gone, followed, step=step, frame_size_wh=frame_size, open_s=open_s)
-        followed, lost, returned = self._returned(followed, lost, seen.at(cols))
+        followed, lost, returned = self._returned(followed, lost, known)
         new = seen.ids == 0
         new[cols] = False
         born = self._born(seen.at(np.flatnonzero(new)), number=state.stats.tracks) if new.any() else self._nobody
@@ -661,11 +662,12 @@ class Tracker:
             rows, cols = _plausible(apart, tracks.sizes[live], _sizes(seen.bboxes[new]))
             pairs[rows, new[cols]] = True
         rows, cols = np.nonzero(pairs)
-        tracks = tracks[live[rows]]
-        both = (tracks.keypoints_unseen_s < 0.5) & seen.valid[cols]
-        shifts, _ = _rigid_shift(tracks.keypoints, seen.keypoints[cols], both, tracks.sizes)
+        who = live[rows]
+        sizes = tracks.sizes[who]
+        both = (tracks.keypoints_unseen_s[who] < 0.5) & seen.valid[cols]
+        shifts, _ = _rigid_shift(tracks.keypoints[who], seen.keypoints[cols], both, sizes)
         some = both.sum(axis=1) >= 2
-        return _common_shift(shifts[some], tracks.sizes[some], rows[some])
+        return _common_shift(shifts[some], sizes[some], rows[some])
 
     def _distinct(self, seen: _Seen, tracks: _Tracks) -> _Seen:
         """Return one pose per person: of two that are alike, a track's before a detection's, then the better one.
@@ -728,11 +730,11 @@ class Tracker:
         """Return the pairs of the chosen tracks and poses for which the evidence above ``least`` is greatest in all."""
         if not len(who) or not len(what):
             return who[:0], what[:0]
-        tracks, seen = tracks[who], seen.at(what)
-        own = (tracks.ids[:, None] == seen.ids[None]) & seen.own[None]
-        apart = np.abs(_centers(seen.bboxes)[None] - _centers(tracks.bboxes)[:, None]).max(axis=2)
-        rows, cols = np.nonzero((apart < 2 * tracks.sizes[:, None]) | own)
-        gain = _evidence(tracks[rows], seen.at(cols)) + _OWN_BONUS * own[rows, cols] - least
+        own = (tracks.ids[who, None] == seen.ids[None, what]) & seen.own[None, what]
+        here, there = tracks.bboxes[who], seen.bboxes[what]
+        apart = np.abs(_centers(there)[None] - _centers(here)[:, None]).max(axis=2)
+        rows, cols = np.nonzero((apart < 2 * _sizes(here)[:, None]) | own)
+        gain = _evidence(tracks, who[rows], seen, what[cols]) + _OWN_BONUS * own[rows, cols] - least
         gains = np.zeros(own.shape, np.float32)
         gains[rows, cols] = gain
         rows, cols = match(gains, gains > 0)
@@ -1089,41 +1091,43 @@ def _median(values: Floats, valid: Bools) -> Floats:
     return median
 
 
-def _evidence(tracks: _Tracks, seen: _Seen) -> Floats:
-    """Return (P,) by how much each of P poses speaks for its track, as the log of a likelihood ratio.
+def _evidence(tracks: _Tracks, rows: Rows, seen: _Seen, cols: Rows) -> Floats:
+    """Return (P,) by how much each of P poses (columns) speaks for a track (row), as the log of a likelihood ratio.
 
     The alternative is a person of whom nothing is known. What counts is the place of the body as one, its size, and how
     its joints lie; how much each counts depends on how long ago the track was seen.
     """
-    unseen = tracks.unseen_s + np.float32(_NOMINAL_STEP_S)
+    bboxes, keypoints = tracks.bboxes[rows], tracks.keypoints[rows]
+    seen_bboxes, seen_keypoints = seen.bboxes[cols], seen.keypoints[cols]
+    unseen = tracks.unseen_s[rows] + np.float32(_NOMINAL_STEP_S)
     age = np.sqrt(unseen)
     place = _PLACE + _PLACE_DRIFT * age
     size = _SIZE + _SIZE_DRIFT * age
     shape = _SHAPE + _SHAPE_DRIFT * np.minimum(age, 1)
 
-    sizes = tracks.sizes
-    both = (tracks.keypoints_unseen_s < 1 + unseen[:, None]) & seen.valid
+    sizes = _sizes(bboxes)
+    both = (tracks.keypoints_unseen_s[rows] < 1 + unseen[:, None]) & seen.valid[cols]
     joints = both.sum(axis=1)
     enough = joints >= 3
-    moved = seen.keypoints - tracks.keypoints
+    moved = seen_keypoints - keypoints
     astray = _squared(moved - _median(moved, both)[:, None]) > np.square(_ASTRAY * sizes)[:, None]
     agreeing = both & ~astray
     share = agreeing / np.maximum(agreeing.sum(axis=1), 1)[:, None]
-    here_mean, there_mean = _weighted(tracks.keypoints, share), _weighted(seen.keypoints, share)
-    here, there = tracks.keypoints - here_mean[:, None], seen.keypoints - there_mean[:, None]
+    here_mean, there_mean = _weighted(keypoints, share), _weighted(seen_keypoints, share)
+    here, there = keypoints - here_mean[:, None], seen_keypoints - there_mean[:, None]
     radius_here = np.sqrt((share * _squared(here)).sum(axis=1)) + 1
     radius_there = np.sqrt((share * _squared(there)).sum(axis=1)) + 1
     residual = _squared(there * (radius_here / radius_there)[:, None, None] - here)
     residual = np.minimum(residual / np.square(sizes)[:, None], _SHAPE_MOST**2)
     apart = (both * residual).sum(axis=1) / np.maximum(joints, 1)
 
-    offset = np.where(enough[:, None], there_mean - here_mean, _centers(seen.bboxes) - _centers(tracks.bboxes))
+    offset = np.where(enough[:, None], there_mean - here_mean, _centers(seen_bboxes) - _centers(bboxes))
     offset = offset / sizes[:, None]
     # Someone out of sight may have stopped anywhere on the way.
-    path = tracks.coasted / sizes[:, None]
+    path = tracks.coasted[rows] / sizes[:, None]
     along = (offset * path).sum(axis=1) / np.maximum(_squared(path), 1e-9)
     offset = offset - np.clip(along, -1, 0)[:, None] * path
-    grown = np.where(enough, np.log(radius_there / radius_here), np.log(_sizes(seen.bboxes) / sizes))
+    grown = np.where(enough, np.log(radius_there / radius_here), np.log(_sizes(seen_bboxes) / sizes))
     grown = np.minimum(np.abs(grown), 1.5)
 
     by_place = -2 * np.log(place) - _squared(offset) / (2 * place**2)

@@ -183,7 +183,7 @@ class OnnxRuntimeBackend(Backend):
         self._bindings: dict[tuple[tuple[int, ...], ...], _Binding] = {}
         self._lock = threading.Lock()
         providers = session.get_providers()
-        # "Only one thread may call Run at a time", says the page of ONNX Runtime's documentation on DirectML.
+        # By ONNX Runtime's documentation on DirectML, a session's Run is for one thread at a time.
         self._turns = self._lock if providers[0] == _DIRECTML else contextlib.nullcontext()
         details = {"providers": ", ".join(providers)}
         if bound:
