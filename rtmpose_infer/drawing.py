@@ -85,10 +85,8 @@ def draw_poses(
     _check_image("frame", frame)
     if colour_by not in ("side", "id"):
         raise InputError(f"colour_by: expected 'side' or 'id', got {colour_by!r}.")
-    canvas = np.ascontiguousarray(frame) if out is None else out
-    if out is None and canvas is frame:
-        canvas = frame.copy()
-    elif out is not None and out is not frame:
+    canvas = np.array(frame, order="C") if out is None else out
+    if out is not None and out is not frame:
         _check_image("out", out)
         if out.shape != frame.shape:
             raise ShapeError("out", expected=str(frame.shape), actual=out.shape)

@@ -167,6 +167,15 @@ def test_non_contiguous_frame_is_drawn_on_a_copy():
     assert (view == 120).all()
 
 
+def test_a_frame_that_lies_in_a_file_is_untouched(tmp_path):
+    (tmp_path / "frame").write_bytes(GREY.tobytes())
+    poses = poses_of(standing(200, 50, 380)[None])
+    for mode in ("r+", "r"):
+        frame = np.memmap(tmp_path / "frame", np.uint8, mode, shape=GREY.shape)
+        np.testing.assert_array_equal(draw_poses(frame, poses), draw_poses(GREY, poses))
+        assert not changed(frame).any()
+
+
 def test_nobody_gives_the_frame_back():
     np.testing.assert_array_equal(draw_poses(GREY, Poses.empty(COCO, tracked=True)), GREY)
 
