@@ -158,7 +158,7 @@ class Backend(Closing):
             feeds: One array for each of ``inputs``, of its dtype and a shape that fits; need not be contiguous.
 
         Returns:
-            One array for each of ``outputs``; they belong to the caller.
+            One array for each of ``outputs``, in their order; they belong to the caller.
 
         Raises:
             InputError: A name is missing or unknown (ShapeError, DTypeError: an array does not fit).
@@ -197,7 +197,7 @@ class Backend(Closing):
             if answer is None or not spec.accepts(answer.shape):
                 got = "nothing" if answer is None else f"shape {answer.shape}"
                 raise OutputMismatchError(f"output {spec.name!r}: expected shape {spec.words()}, got {got}.")
-        return answers
+        return {spec.name: answers[spec.name] for spec in self.outputs}  # some heads are read by their order
 
     def check_open(self) -> None:
         """Check that the network has not been freed.

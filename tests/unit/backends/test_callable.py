@@ -40,6 +40,11 @@ def test_answers_belong_to_the_caller():
     assert kept.tolist() == [[1, 1]]
 
 
+def test_answers_come_in_the_order_of_the_outputs_and_no_others_beside_them():
+    backend = CallableBackend(lambda feeds: {"z": ones(1), "x": ones(1, 2), "y": ones(1, 2)}, [X], [Y, X])
+    assert list(backend.run({"x": ones(1, 2)})) == ["y", "x"]
+
+
 @pytest.mark.parametrize("answer", [None, 3, [1, 2], {"y": [[1.0, 2.0], [1.0]]}], ids=repr)
 def test_a_function_that_returns_no_arrays_is_an_inference_error(answer):
     with pytest.raises(InferenceError):
