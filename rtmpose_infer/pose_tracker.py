@@ -84,7 +84,8 @@ class PosePipeline(Closing):
     Raises:
         ModelError: A model is missing, broken or of the wrong task.
         BackendError: The runtime is missing or its device did not come up.
-        InputError: ``one_stage`` was given beside another network, or options beside a network that is loaded already.
+        InputError: ``one_stage`` was given beside another network or its options, or options beside a network that is
+            loaded already, or an option is unknown or out of range.
     """
 
     def __init__(
@@ -138,8 +139,10 @@ class PosePipeline(Closing):
         self._company = Company(self._advance_together, self._limits)
         self._closed = False
         if one_stage is not None:
-            if detector not in {DEFAULT_DETECTOR, None} or pose != DEFAULT_POSE:
-                raise InputError("one_stage takes the place of detector and pose; pass either it or them.")
+            if detector not in {DEFAULT_DETECTOR, None} or pose != DEFAULT_POSE or detector_options or pose_options:
+                raise InputError(
+                    "one_stage takes the place of detector and pose; pass either it, with one_stage_options, or them."
+                )
             if not isinstance(one_stage, OneStageEstimator):
                 one_stage = OneStageEstimator(one_stage, **common, **(one_stage_options or {}))
             self.one_stage = one_stage

@@ -267,8 +267,11 @@ def test_what_does_not_go_with_a_one_stage_network_is_refused():
     estimator, _ = one_stage()
     with pytest.raises(InputError, match="takes the place of detector and pose"):
         PosePipeline(one_stage=estimator, detector=painted_detector()[0])
-    with pytest.raises(InputError, match="one_stage_options"):
+    with pytest.raises(InputError, match="one_stage_options go with"):
         PosePipeline(one_stage=estimator, one_stage_options={"max_people": 1})
+    for name in ("detector_options", "pose_options"):  # they would be of the default networks, which are not loaded
+        with pytest.raises(InputError, match="takes the place of detector and pose"):
+            PosePipeline(one_stage=estimator, **{name: {"backend": "openvino"}})
     pipeline = PosePipeline(one_stage=estimator)
     with pytest.raises(InputError, match="takes no boxes"):
         PoseTracker(pipeline)(paint({}), bboxes_xyxy=[[1, 2, 30, 40]])
