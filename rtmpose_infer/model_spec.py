@@ -314,7 +314,10 @@ def wrong_task(name: str, actual: str, wanted: str) -> str:
     """Return the message for a model of another task than the one that is needed."""
     hint = "Were the two models swapped?"
     if actual == "one_stage":
-        hint = "It finds people and their poses at once: pass it as one_stage (`--one-stage`) instead of both others."
+        hint = (
+            "It finds people and their poses at once: pass it as one_stage (`rtmpose track --one-stage`) instead of both "
+            "others."
+        )
     return f"{name} is a {actual} model; a {wanted} model is needed here. {hint}"
 
 
