@@ -66,11 +66,12 @@ def _body(report: Report) -> Iterator[str]:
     yield from _tiles(report, measured)
     yield "<h2>Speed</h2>" + _speed_table(report, measured)
     against = f" Speed-up: over {escape(report.comparisons[0].against)}." if report.comparisons else ""
+    interval = config["det_interval"]
+    often = {"auto": "when it is needed", 1: "on every frame"}.get(interval, f"every {escape(str(interval))} frames")
     yield (
-        f'<p class="soft">Tracking alone: from a frame in memory to people with identities; the detector runs every '
-        f"{escape(str(config['det_interval']))} frames. With media: decoding and drawing included. Networks: the "
-        "network calls of a frame made again, alone. Overhead: time of the tracking over these (median and quartiles). "
-        f"CPU: processor time of all threads.{against}</p>"
+        f'<p class="soft">Tracking alone: from a frame in memory to people with identities; the detector runs {often}. '
+        "With media: decoding and drawing included. Networks: the network calls of a frame made again, alone. Overhead: "
+        f"time of the tracking over these (median and quartiles). CPU: processor time of all threads.{against}</p>"
     )
     yield from _charts(measured)
     yield from _stages(measured)

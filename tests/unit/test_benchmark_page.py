@@ -192,6 +192,15 @@ def test_a_video_has_no_scaling_but_everything_else():
     assert "video, 3.0 people" in text
 
 
+@pytest.mark.parametrize(
+    ("interval", "words"), [(1, "on every frame."), (5, "every 5 frames."), ("auto", "when it is needed.")]
+)
+def test_the_page_says_when_the_detector_runs(interval, words):
+    config = BenchmarkConfig(det_interval=interval).to_dict()
+    text = Reader(render_html(replace(make_report(), config=config))).text
+    assert f"the detector runs {words}" in text
+
+
 def test_one_backend_has_no_speed_up():
     assert "speed-up" not in Reader(render_html(make_report(backends=("onnxruntime",)))).text
 
