@@ -319,6 +319,8 @@ def _conditions(report: Report, measured: Sequence[ContestantReport]) -> Iterato
     head = ["Backend", "", "Model", "sha256", "Input", "Precision", "Runtime", "Device", "Threads"]
     yield _table(head, networks, texts=3) + "<p></p>"
     machine, noise = report.machine, report.noise
+    made_up = set() if report.config["video"] is None else {"persons", "frame_size_wh"}
+    settings = {key: value for key, value in report.config.items() if key not in made_up}
     gpus = ", ".join(gpu.name for gpu in machine.cuda.gpus) if machine.cuda else ""
     facts = [
         ("Processor", f"{machine.cpu}, {machine.cpus} logical processors, {machine.usable_cpus:g} usable"),
@@ -327,7 +329,7 @@ def _conditions(report: Report, measured: Sequence[ContestantReport]) -> Iterato
         ("NVIDIA GPU", f"{gpus}, driver {machine.cuda.version}" if machine.cuda and gpus else "none"),
         ("System", f"{machine.system}, Python {machine.python}"),
         ("Packages", ", ".join(f"{name} {version}" for name, version in report.versions.items())),
-        ("Settings", ", ".join(f"{key}={value}" for key, value in report.config.items() if value is not None)),
+        ("Settings", ", ".join(f"{key}={value}" for key, value in settings.items() if value is not None)),
         ("Other processes", _share(noise.foreign_share)),
         ("Taken by the hypervisor", _share(noise.stolen_share)),
         ("Slowest over fastest of a fixed loop", f"{noise.clock_drift:.2f}"),

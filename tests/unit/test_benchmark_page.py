@@ -192,6 +192,15 @@ def test_a_video_has_no_scaling_but_everything_else():
     assert "video, 3.0 people" in text
 
 
+def test_the_settings_of_the_made_up_scene_are_not_given_for_a_video(tmp_path):
+    config = BenchmarkConfig(video=tmp_path / "people.mp4").to_dict()
+    text = Reader(render_html(replace(make_report(persons=(None,)), config=config))).text
+    assert "video=people.mp4" in text
+    assert "persons=" not in text
+    assert "frame_size_wh=" not in text
+    assert "frame_size_wh=" in Reader(render_html(make_report())).text
+
+
 @pytest.mark.parametrize(
     ("interval", "words"), [(1, "on every frame."), (5, "every 5 frames."), ("auto", "when it is needed.")]
 )
