@@ -210,6 +210,12 @@ def test_the_page_says_when_the_detector_runs(interval, words):
     assert f"the detector runs {words}" in text
 
 
+def test_a_chart_alone_is_no_larger_than_beside_another():
+    # Its letters grow with it. Empty columns must stay, which "auto-fit" would give to the one that is not empty.
+    (columns,) = re.findall(r"^\.grid {.*grid-template-columns: (.*); }$", render_html(make_report()), re.MULTILINE)
+    assert columns.startswith("repeat(auto-fill,")
+
+
 def test_one_backend_has_no_speed_up():
     assert "speed-up" not in Reader(render_html(make_report(backends=("onnxruntime",)))).text
 
