@@ -56,6 +56,7 @@ class PoseEstimator(HeldNetwork):
     Raises:
         ModelError: The model is missing, broken or no pose network.
         BackendError: The runtime is missing or its device did not come up.
+        InputError: An option is unknown or out of range.
     """
 
     def __init__(

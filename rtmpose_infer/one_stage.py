@@ -58,7 +58,7 @@ class OneStageEstimator(HeldNetwork):
     Raises:
         ModelError: The model is missing, broken or no one-stage network.
         BackendError: The runtime is missing or its device did not come up.
-        InputError: An option is out of range.
+        InputError: An option is unknown or out of range.
     """
 
     def __init__(
