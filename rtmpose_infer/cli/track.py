@@ -20,13 +20,14 @@ from rtmpose_infer.cli._offline import check_offline, run_offline
 from rtmpose_infer.cli._outputs import TrackOptions, is_single_picture, open_outputs
 from rtmpose_infer.cli._streams import RunReport, Stream, run_streams, signals_as_interrupt
 from rtmpose_infer.errors import InputError
+from rtmpose_infer.formats import openpose_people_from_poses
 from rtmpose_infer.offline import OfflineConfig, OfflineTracker
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE, PosePipeline
+from rtmpose_infer.results import Poses
 from rtmpose_infer.tracker import TrackerConfig
 from rtmpose_infer.video import FrameSource, open_source
 
 if TYPE_CHECKING:
-    from rtmpose_infer.results import Poses
     from rtmpose_infer.video import Frame
 
 __all__ = ["run_track", "track"]
@@ -181,6 +182,7 @@ def run_track(sources: Sequence[FrameSource], options: TrackOptions, *, inputs: 
         for output in outputs:
             opened.callback(output.close)
         pipeline = opened.enter_context(_pipeline(options))
+        _check_format(options, pipeline)
         streams = [Stream(source, output) for source, output in zip(sources, outputs, strict=True)]
         alone = {i for i, source in enumerate(sources) if not options.tracking or is_single_picture(source)}
         step = partial(_poses, pipeline, config, alone)
@@ -211,6 +213,7 @@ def _track_offline(
         opened.callback(output.close)
         # One thread for each call: whole frames side by side keep the cores busier than parts of one frame.
         pipeline = opened.enter_context(_pipeline(replace(options, threads=options.threads or 1)))
+        _check_format(options, pipeline)
         stream = Stream(sources[0], output)
         console = Console(stderr=True, highlight=False)
         report = run_offline(
@@ -237,6 +240,12 @@ def _pipeline(options: TrackOptions) -> PosePipeline:
         detector_options=finding if options.one_stage is None else {},
         one_stage_options=finding if options.one_stage is not None else {},
     )
+
+
+def _check_format(options: TrackOptions, pipeline: PosePipeline) -> None:
+    """Refuse a format that cannot hold the network's joints, before they are looked for."""
+    if options.format_name == "openpose":
+        openpose_people_from_poses(Poses.empty(pipeline.skeleton))
 
 
 def _poses(

@@ -54,6 +54,7 @@ class ScriptedPipeline:
     instances: ClassVar[list[ScriptedPipeline]] = []
     fail_at: int | None = None
     failure: BaseException = InferenceError("the runtime failed")
+    skeleton = COCO
 
     def __init__(self, **options: Any) -> None:
         self.options = options
@@ -512,16 +513,16 @@ class TestFailuresLoseNothing:
         assert "wrote g.json" in result.output
         assert "wrote g.png" not in result.output
 
-    def test_skeleton_that_a_format_cannot_hold_is_an_error_and_not_a_traceback(self, run, video, monkeypatch):
-        face = load_skeleton("face106")
-
-        def faces(*_: object, **__: object) -> dict[int, Poses]:
-            return {0: Poses.empty(face, tracked=True)}
-
-        monkeypatch.setattr(ScriptedPipeline, "track_many", faces)
-        result = run(video, "--json", "o", "--format", "openpose")
-        assert result.exit_code == 1
+    @pytest.mark.parametrize("options", [(), ("--offline",)])
+    def test_skeleton_that_a_format_cannot_hold_is_refused_before_any_frame(self, run, video, pipeline, options):
+        pipeline.skeleton = load_skeleton("face106")
+        result = run(video, "--json", "o", "--format", "openpose", "-o", "o.mp4", *options)
+        assert result.exit_code == 2
         assert "use the native form" in " ".join(result.output.split())
+        (only,) = pipeline.instances
+        assert only.frames == 0
+        assert only.closed
+        assert not Path("o.mp4").exists()
 
     def test_defect_of_the_package_is_not_hidden(self, run, video, pipeline):
         pipeline.fail_at, pipeline.failure = 2, RuntimeError("a defect")
