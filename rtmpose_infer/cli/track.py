@@ -65,7 +65,7 @@ def track(  # one parameter an option
             "-o",
             "--output",
             help="Annotated video (.mp4), picture, or folder of pictures; for several inputs a folder. "
-            "With no output at all, a file gets INPUT_poses.mp4 in the current folder.",
+            "With no output at all, a file gets INPUT_poses.mp4 in the current folder, a picture its own ending there.",
         ),
     ] = None,
     json: Annotated[
