@@ -248,7 +248,9 @@ def _load(name: str, model: ModelFile, config: BackendConfig) -> Backend:
         )
     if not readable:
         others = [other for other, (_, _, theirs) in _ADAPTERS.items() if _ending(model) in theirs]
-        hint = "`rtmpose export model.onnx -o model.param` makes one" if ".param" in endings else "export it as ONNX"
+        hint = "export it as ONNX"
+        if ".param" in endings:
+            hint = "`rtmpose export model.onnx -o model.param` makes one of SimCC pose networks and RTMDet"
         raise ModelError(
             f"{name} reads {' and '.join(endings)} files, and {model.name} is none; {hint}, or use it with "
             f"backend={others[0]!r}."

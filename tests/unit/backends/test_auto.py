@@ -167,6 +167,14 @@ def test_a_named_runtime_refuses_a_file_it_does_not_read(name: str) -> None:
         load_backend(model, backend=name)
 
 
+def test_ncnn_says_of_what_networks_its_files_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backends, "is_installed", lambda name: True)
+    with pytest.raises(
+        ModelError, match=r"rtmpose export .* makes one of SimCC pose networks and RTMDet, or use it with"
+    ):
+        load_backend(ONNX, backend="ncnn")
+
+
 @pytest.mark.parametrize(
     ("name", "package", "ending", "extra"),
     [
