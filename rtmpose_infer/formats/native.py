@@ -126,7 +126,9 @@ class NativeWriter:
 def record_from_poses(poses: Poses, *, name: str | None = None) -> dict[str, Any]:
     """Return one frame of the native schema (an element of ``frames``) as plain lists and numbers."""
     points = rounded_or_none(poses.keypoints, PIXEL_DIGITS)
-    scores = rounded_or_none(poses.keypoint_scores, SCORE_DIGITS)
+    # A joint that was found stays one: no score above 0 is rounded to 0.
+    least = np.where(poses.keypoint_scores > 0, np.float32(10**-SCORE_DIGITS), -np.inf)
+    scores = rounded_or_none(np.maximum(poses.keypoint_scores, least), SCORE_DIGITS)
     boxes = rounded_or_none(poses.bboxes, PIXEL_DIGITS)
     box_scores = rounded_or_none(poses.bbox_scores, SCORE_DIGITS)
     raw = None if poses.keypoints_raw is poses.keypoints else rounded_or_none(poses.keypoints_raw, PIXEL_DIGITS)

@@ -125,6 +125,18 @@ class TestNative:
         assert json.loads(text)["frames"][0]["people"][0]["keypoints"][3] == [None, None]
         assert np.isnan(load_recording(tmp_path / "p.json").frames[0].keypoints[0, 3]).all()
 
+    def test_joint_with_next_to_no_score_stays_found(self, tmp_path):
+        poses = some_poses()
+        scores = poses.keypoint_scores.copy()
+        scores[0, 0] = 3e-5
+        poses = replace(poses, keypoint_scores=scores)
+        writer = NativeWriter(tmp_path / "p.json")
+        writer.write(poses)
+        writer.close()
+        read = load_recording(tmp_path / "p.json").frames[0]
+        assert read.keypoints_valid.tolist() == poses.keypoints_valid.tolist()
+        assert read.keypoint_scores[0, 0] == np.float32(1e-4)
+
     def test_name_of_a_source_that_is_no_text_does_not_lose_the_results(self, tmp_path):
         writer = NativeWriter(tmp_path / "p.json", source={"name": "bad\udcff.webm"})
         writer.write(some_poses(2, index=0))
