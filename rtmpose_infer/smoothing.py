@@ -225,15 +225,17 @@ class OneEuroSmoother:
             (N, K, 2) float32 with the input's own value where not valid, and the state to pass next time.
         """
         config = self.config
+        sizes = np.maximum(scales_px, np.float32(1e-3))
+        shown = valid[..., None]
         elapsed = state.unseen_s + np.float32(dt_s)
         known = valid & (elapsed <= np.float32(max(config.reset_after_s, 1.5 * dt_s)))
         step = np.where(known, elapsed, np.float32(dt_s))
-        observed = np.where(valid[..., None], keypoints, state.position)
+        observed = np.where(shown, keypoints, state.position)
 
         measured_velocity = (observed - state.position) / step[..., None]
         velocity_gain = _gain(np.float32(config.derivative_cutoff_hz), step)[..., None]
         velocity = state.velocity + velocity_gain * (measured_velocity - state.velocity)
-        speed = np.sqrt(velocity[..., 0] ** 2 + velocity[..., 1] ** 2) / np.maximum(scales_px, 1e-3)[:, None]
+        speed = np.sqrt(velocity[..., 0] ** 2 + velocity[..., 1] ** 2) / sizes[:, None]
         seen_twice = (valid & (state.unseen_s == 0))[..., None]
         raw_velocity = np.where(seen_twice, (observed - state.observed) / np.float32(dt_s), np.float32(np.nan))
         # Steps of different length: their harmonic mean, with which noise bends on average as much as with equal ones.
@@ -242,17 +244,17 @@ class OneEuroSmoother:
         told = bend if sure is None else np.where(sure[..., None], bend, np.float32(np.nan))
         noise, noise_frames = _noise(state.noise, state.noise_frames, told, state.bend, mean_step)
         deviation = np.sqrt(np.maximum(noise, np.float32(1e-9)))
-        steadiness = config.noise * np.maximum(scales_px, 1e-3) / deviation
+        steadiness = config.noise * sizes / deviation
         freedom = np.fmin(np.fmax(steadiness, 1), _MOST_FREEDOM)[:, None].astype(np.float32)
         gain = _gain(config.min_cutoff_hz * freedom**2 + config.beta * freedom**4 * speed, step)[..., None]
         predicted = state.position + config.trend * step[..., None] * state.velocity
         held_back = (1 - gain) * (predicted - observed)
         if config.noise:
             farthest = _REACH * deviation / np.fmax(_FULL_REACH_NOISE * steadiness, 1)
-            farthest = np.minimum(farthest, _FARTHEST * np.maximum(scales_px, 1e-3))
-            farthest = np.where(np.isnan(noise), _FARTHEST_AT_FIRST * scales_px, farthest * min(_FORESEEN_S / dt_s, 1))
+            farthest = np.minimum(farthest, _FARTHEST * sizes)
+            farthest = np.where(np.isnan(noise), _FARTHEST_AT_FIRST * sizes, farthest * min(_FORESEEN_S / dt_s, 1))
             # As in Kalman's filter: the share of what was not foreseen that is noise and not motion.
-            trembling = (deviation / np.maximum(scales_px, 1e-3))[:, None]  # NaN while unknown: all of it
+            trembling = (deviation / sizes)[:, None]  # NaN while unknown: all of it
             moved = np.maximum(speed * np.float32(dt_s) - _SPEED_OF_NOISE * trembling, 0)
             unforeseen = moved * np.float32((dt_s / _FORESEEN_S) ** 2) / trembling
             held_back /= np.fmax(1 + np.minimum(unforeseen, 1e6) ** 2, 1)[..., None]
@@ -264,16 +266,16 @@ class OneEuroSmoother:
         position = np.where(continued, filtered, observed)
         next_state = SmoothingState(
             position=position,
-            velocity=np.where(continued, velocity, np.where(valid[..., None], 0, state.velocity)),
+            velocity=np.where(continued, velocity, np.where(shown, 0, state.velocity)),
             unseen_s=np.where(valid, np.float32(0), elapsed),
-            observed=np.where(valid[..., None], keypoints, state.observed),
+            observed=np.where(shown, keypoints, state.observed),
             observed_velocity=raw_velocity,
             bend=bend,
             step_s=np.full(len(state), dt_s, np.float32),
             noise=noise,
             noise_frames=noise_frames,
         )
-        return np.where(valid[..., None], position, keypoints), next_state
+        return np.where(shown, position, keypoints), next_state
 
 
 class NoSmoother:
