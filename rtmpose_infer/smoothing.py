@@ -24,6 +24,7 @@ What differs from the filter of Casiez, Roussel and Vogel (CHI 2012):
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -175,17 +176,17 @@ class OneEuroConfig:
     reset_after_s: float = 0.2
 
     def __post_init__(self) -> None:
-        rules = {
-            "min_cutoff_hz": (self.min_cutoff_hz > 0, "a positive number of hertz"),
-            "beta": (self.beta >= 0, "0 or more"),
-            "derivative_cutoff_hz": (self.derivative_cutoff_hz > 0, "a positive number of hertz"),
-            "trend": (0 <= self.trend <= 1, "between 0 and 1"),
-            "noise": (self.noise >= 0, "0 or more body sizes"),
-            "reset_after_s": (self.reset_after_s >= 0, "0 or more seconds"),
+        rules: dict[str, tuple[Callable[[float], bool], str]] = {
+            "min_cutoff_hz": (lambda value: value > 0, "a positive number of hertz"),
+            "beta": (lambda value: value >= 0, "0 or more"),
+            "derivative_cutoff_hz": (lambda value: value > 0, "a positive number of hertz"),
+            "trend": (lambda value: 0 <= value <= 1, "between 0 and 1"),
+            "noise": (lambda value: value >= 0, "0 or more body sizes"),
+            "reset_after_s": (lambda value: value >= 0, "0 or more seconds"),
         }
-        for name, (fine, expected) in rules.items():
+        for name, (fits, expected) in rules.items():
             value = getattr(self, name)
-            if not (fine and math.isfinite(value)):
+            if not (isinstance(value, (int, float, np.number)) and math.isfinite(value) and fits(float(value))):
                 raise InputError(f"OneEuroConfig.{name} must be {expected}, got {value!r}.")
 
 

@@ -139,11 +139,12 @@ class TrackerConfig:
         check(
             "max_people", "a whole number from 1 on, or None", fine=self.max_people is None or _count(self.max_people)
         )
-        check("track_lost_s", "0 or more seconds", fine=0 <= self.track_lost_s < math.inf)
+        check("track_lost_s", "0 or more seconds", fine=_is_number(self.track_lost_s) and self.track_lost_s >= 0)
         for name in ("keypoint_threshold", "pose_threshold", "confirm_pose_threshold", "confirm_bbox_threshold"):
-            check(name, "0 or more", fine=0 <= getattr(self, name) < math.inf)
+            check(name, "0 or more", fine=_is_number(value := getattr(self, name)) and value >= 0)
         for name in ("oks_threshold", "iou_threshold"):
-            check(name, "above 0 and at most 1", fine=0 < getattr(self, name) <= 1)
+            check(name, "above 0 and at most 1", fine=_is_number(value := getattr(self, name)) and 0 < value <= 1)
+        check("smoothing", "a OneEuroConfig or None", fine=isinstance(self.smoothing, OneEuroConfig | None))
 
 
 @dataclass(frozen=True, eq=False)
@@ -893,6 +894,10 @@ def _all_in_order(rows: Bools | Rows, count: int) -> bool:
     if len(rows) != count:
         return False
     return bool(rows.all()) if rows.dtype == bool else rows.tolist() == list(range(count))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
 
 
 def _count(value: object) -> bool:

@@ -255,6 +255,7 @@ def test_no_smoother_returns_what_it_gets() -> None:
         {"derivative_cutoff_hz": math.inf},
         {"trend": 1.5},
         {"reset_after_s": math.nan},
+        {"noise": "little"},
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(options: dict[str, float]) -> None:

@@ -562,6 +562,9 @@ def test_at_most_max_people_are_posed_and_those_in_view_come_first() -> None:
         ({"oks_threshold": 0}, "oks_threshold"),
         ({"min_keypoints": 0}, "min_keypoints"),
         ({"max_people": 0}, "max_people"),
+        ({"track_lost_s": "long"}, "track_lost_s"),
+        ({"iou_threshold": None}, "iou_threshold"),
+        ({"smoothing": 3}, "smoothing"),
     ],
 )
 def test_settings_out_of_range_are_refused_by_name(options: dict[str, object], word: str) -> None:
