@@ -2,11 +2,12 @@
 
     python benchmarks/smoothing.py [--shared ../shared] [--noise 0.5 1 2 4] [--sequences 300] [--rate 30]
 
-Penn Action's joints (13, visible ones) move as people move; white noise stands for a network's jitter, 30 frames a second; with ``--rate`` 15, 10 or 5 only every n-th of them is seen.
-Every filter gets the same noisy joints. MMDeploy's default filter (beta 0.007, cutoffs 1, no time step, each axis by itself) is
-written again from its description; with ``beta=8`` and ``trend=1`` ours lags as little as it does. Jitter is the RMS of acceleration; lag and
-"moving" are of joints faster than 0.6 body sizes a second; "worse" counts the sequences in which a filter is further from the
-truth than the raw joints. The truth was clicked by people and trembles too: its own jitter stands in the first row.
+Penn Action's joints (13, visible ones) move as people move; white noise stands for a network's jitter, 30 frames a second,
+with ``--rate`` 15, 10 or 5 of every n-th frame only. Every filter gets the same noisy joints. MMDeploy's default filter
+(beta 0.007, cutoffs 1, no time step, each axis by itself) is written again from its description; with ``beta=8`` and
+``trend=1`` ours lags as little as it does at 30. Jitter is the RMS of acceleration; lag and "moving" are of joints faster
+than 0.6 body sizes a second; "worse" counts the sequences in which a filter is further from the truth than the raw joints.
+The truth was clicked by people and trembles too: its own jitter stands in the first row.
 """
 
 from __future__ import annotations

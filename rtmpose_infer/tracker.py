@@ -472,9 +472,8 @@ class Tracker:
         wanted = self._proposed(people, timestamp_s, frame_size_wh, interpolated=None, most=None)
         boxes = wanted.bboxes[wanted.detected][: self.config.max_people]  # of tracked people first
         same = (people.bboxes[:, None] == boxes[None]).all(axis=2)
-        poses = poses[
-            (same & (same.cumsum(axis=0) == 1)).any(axis=1)
-        ]  # of boxes that coincide the first, which is best
+        first = same & (same.cumsum(axis=0) == 1)  # of boxes that coincide the first, which is best
+        poses = poses[first.any(axis=1)]
         proposals = Proposals(
             bboxes=poses.bboxes,
             bbox_scores=poses.bbox_scores,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from rtmpose_infer.cli._paths import identity
 from rtmpose_infer.cli._streams import Output
 from rtmpose_infer.drawing import draw_poses
 from rtmpose_infer.errors import InputError, MediaError
@@ -120,7 +121,8 @@ def _plan(sources: Sequence[FrameSource], options: TrackOptions, inputs: Sequenc
         if frames is not None:
             _check_holds_all(frames, source)
         plans.append(_Plan(frames, json, csv))
-    read = [Path(text) for text in inputs]
+    networks = (options.detector, options.pose, options.one_stage)
+    read = [Path(text) for text in (*inputs, *networks) if text is not None]
     read += [path for source in sources if isinstance(source, PictureSource) for path in source.paths]
     _check_distinct(plans, read)
     return plans
@@ -184,32 +186,23 @@ def _check_holds_all(path: Path, source: FrameSource) -> None:
 
 
 def _check_distinct(plans: Sequence[_Plan], inputs: Sequence[Path]) -> None:
-    """Refuse an output that is an input or another output, under whatever name: links, or a disk that ignores case."""
-    files = {identity for path in inputs if (identity := _identity(path)) is not None}
+    """Refuse an output that is an input or another output."""
+    files = {known for path in inputs if (known := identity(path)) is not None}
     taken: set[Path] = set()
     for plan in plans:
         for path in (plan.frames, plan.json, plan.csv):
             if path is None:
                 continue
-            identity, resolved = _identity(path), path.resolve()
-            if identity in files:
+            resolved = path.resolve()
+            if identity(path) in files:
                 raise InputError(f"{path}: is an input already; give every output a path of its own.")
             if resolved in taken:
                 raise InputError(f"{path}: is another output already; give every output a path of its own.")
             taken.add(resolved)
         if plan.frames is not None and plan.frames.is_dir():
             for target in (plan.frames / path.name for path in inputs):
-                if target.is_file() and _identity(target) in files:
+                if target.is_file() and identity(target) in files:
                     raise InputError(f"{target}: is an input already; name another folder.")
-
-
-def _identity(path: Path) -> tuple[int, int] | None:
-    """Return what two names of one file or folder have in common; None where nothing is."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return None
-    return facts.st_dev, facts.st_ino
 
 
 def _output(source: FrameSource, plan: _Plan, options: TrackOptions) -> Output:

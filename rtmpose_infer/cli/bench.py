@@ -20,6 +20,8 @@ from rtmpose_infer.benchmark import (
     render_html,
     run_benchmark,
 )
+from rtmpose_infer.cli._errors import wrong_usage
+from rtmpose_infer.cli._paths import refuse_to_replace
 from rtmpose_infer.errors import InputError
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
 
@@ -60,6 +62,11 @@ def bench(  # a command's options
     for path, option in ((json_, "--json"), (html, "--html")):
         if path is not None and not path.absolute().parent.is_dir():
             raise typer.BadParameter(f"there is no folder {path.parent} to write {path.name} to", param_hint=option)
+        if path is not None:
+            with wrong_usage():
+                refuse_to_replace(path, (video, detector, pose))
+    if json_ is not None and html is not None and json_.resolve() == html.resolve():
+        raise typer.BadParameter("the page and the JSON need a path each", param_hint="--html")
     if video is not None and persons is not None:
         raise typer.BadParameter("the people are those of the video; leave out --persons", param_hint="--persons")
     names = [name for name in (backend, *compare.split(",")) if name] or ["auto"]

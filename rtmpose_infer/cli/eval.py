@@ -15,6 +15,7 @@ from rich.progress import track as with_progress
 from rich.table import Table
 
 from rtmpose_infer.cli._errors import reported_errors, wrong_usage
+from rtmpose_infer.cli._paths import refuse_to_replace
 from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import InputError, MediaError
 from rtmpose_infer.estimator import PoseEstimator
@@ -103,7 +104,7 @@ def pose(
 ) -> None:
     """Measure poses by COCO's figures (AP and AR over object keypoint similarity), by size, part and joint."""
     with reported_errors():
-        _check_output(json)
+        _check_output(json, annotations, detector, pose)
         truth = load_annotations(annotations)
         if limit is not None:
             truth = truth.first(limit)
@@ -145,7 +146,7 @@ def track(
 ) -> None:
     """Measure identities (IDF1, MOTA, HOTA, switches) and the steadiness and lag of joints."""
     with reported_errors():
-        _check_output(json)
+        _check_output(json, truth, video, detections, detector, pose)
         if (video is None) == (detections is None):
             raise typer.BadParameter("pass either --video, to track it, or --detections, to judge a file")
         there, sigmas = _load_truth(truth)
@@ -192,13 +193,12 @@ def calibrate(
         if output.suffix.lower() != ".onnx":
             message = f"the calibrated copy of the network is an ONNX file; end the name in .onnx, got {output.name!r}"
             raise typer.BadParameter(message, param_hint="--output")
-        _check_output(output)
-        _check_output(json)
-        truth = load_annotations(annotations)
         path = resolve(pose, task="pose")
-        for other, name in ((path, "the network itself"), (json, "where the figures go")):
-            if other is not None and other.resolve() == output.resolve():
-                raise InputError(f"{output}: is {name}; name another file for the calibrated copy.")
+        _check_output(output, annotations, path)
+        _check_output(json, annotations, path)
+        if json is not None and json.resolve() == output.resolve():
+            raise typer.BadParameter("the calibrated network goes there already", param_hint="--json")
+        truth = load_annotations(annotations)
         model = load_model_file(path, task="pose", **spec_fields(pose, path))
         with PoseEstimator(pose, backend=backend, device=device, threads=threads) as estimate:
             samples = calibration_samples(truth, _estimated(truth, images, estimate, None))
@@ -308,10 +308,14 @@ def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.3f}"
 
 
-def _check_output(path: Path | None) -> None:
-    """Find out before an hour of work whether the result can be written."""
-    if path is not None and not path.resolve().parent.is_dir():
+def _check_output(path: Path | None, *inputs: str | Path | None) -> None:
+    """Find out before an hour of work whether the result can be written, and is none of the inputs."""
+    if path is None:
+        return
+    if not path.resolve().parent.is_dir():
         raise MediaError(f"{path}: cannot be written: the folder does not exist.")
+    with wrong_usage():
+        refuse_to_replace(path, inputs)
 
 
 def _write(path: Path | None, figures: Mapping[str, Any]) -> None:

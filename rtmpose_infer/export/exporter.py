@@ -196,12 +196,12 @@ def export(source: str | Path, output: str | Path, options: ExportOptions | None
 
 
 def _refuse_to_replace(source: Path, output: Path) -> None:
-    read = {path.resolve() for path in (source, *(source.iterdir() if source.is_dir() else ()))}
+    read = (source, *(source.iterdir() if source.is_dir() else ()))
     written = (
         (output, output.with_suffix(".bin"), output.with_suffix(".json")) if output.suffix == ".param" else (output,)
     )
     for path in written:
-        if path.resolve() in read:
+        if path.exists() and any(path.samefile(other) for other in read if other.exists()):
             raise InputError(
                 f"{path} is what is exported, and would be replaced by what is made of it; name another file."
             )

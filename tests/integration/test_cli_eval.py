@@ -113,10 +113,16 @@ def test_a_calibration_is_learned_and_stored_in_a_copy(networks: list[str], tmp_
     assert poses.keypoint_probabilities.mean() == pytest.approx(125 / 170, abs=0.1)
     assert poses.keypoint_probabilities[0, 16] > poses.keypoint_probabilities[0, 0]
     before = copy.read_bytes()
-    for arguments in (["--pose", copy, "-o", copy], [*network, "-o", copy, "--json", copy]):
+    for arguments, words in (
+        (["--pose", copy, "-o", copy], "is an input already"),
+        (["--pose", copy, "-o", tmp_path / "new.onnx", "--json", copy], "is an input already"),
+        ([*network, "-o", copy, "--json", copy], "goes there already"),
+    ):
         outcome = run("calibrate", *data, *arguments)
-        assert (outcome.exit_code, copy.read_bytes()) == (1, before)
-        assert "name another file" in outcome.output
+        assert (outcome.exit_code, copy.read_bytes()) == (2, before)
+        assert words in outcome.output
+    outcome = run("pose", *data, *network, "--boxes", "gt", "--json", path)
+    assert (outcome.exit_code, json.loads(path.read_text())["images"]) == (2, images)
 
 
 def mot(path: Path, ids: list[int], *, shift: float = 0) -> Path:
@@ -215,6 +221,7 @@ def test_a_video_is_tracked(networks: list[str], tmp_path: Path) -> None:
         (["--detections", "absent.txt"], "absent.txt", 1),
         (["--detections", "{truth}", "--similarity", "joints"], "boxes alone", 1),
         (["--detections", "{truth}", "--json", "nowhere/o.json"], "folder does not exist", 1),
+        (["--detections", "{truth}", "--json", "{truth}"], "is an input already", 2),
     ],
 )
 def test_what_cannot_be_done_is_said(tmp_path: Path, arguments: list[str], words: str, code: int) -> None:

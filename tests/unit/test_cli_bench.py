@@ -69,10 +69,15 @@ def test_options_become_the_configuration(run, tmp_path):
 def test_what_cannot_be_measured_is_refused_before_anything_is_loaded(run, tmp_path):
     video = tmp_path / "a.mp4"
     video.touch()
-    for arguments in (["--det-interval", "0"], ["--video", str(video), "--persons", "3"]):
+    for arguments, words in (
+        (["--det-interval", "0"], "--det-interval"),
+        (["--video", str(video), "--persons", "3"], "--persons"),
+        (["--video", str(video), "--json", str(video)], "is an input already"),
+        (["--json", str(tmp_path / "a"), "--html", str(tmp_path / "a")], "--html"),
+    ):
         result = run(*arguments)
         assert result.exit_code == 2
-        assert arguments[-2] in result.output
+        assert words in result.output
         assert run.config is None
 
 

@@ -339,6 +339,12 @@ class TestRefusedBeforeAnyWork:
         assert video.read_bytes() == before
         self.expect(run(video, "--json", "x", "--csv", "x"), pipeline, "is another output already", code=2)
 
+    def test_output_that_is_a_network(self, run, video, pipeline, tmp_path):
+        (tmp_path / "p.onnx").write_bytes(b"a network")
+        result = run(video, "--pose", "p.onnx", "--csv", "p.onnx")
+        self.expect(result, pipeline, "is an input already", code=2)
+        assert (tmp_path / "p.onnx").read_bytes() == b"a network"
+
     def test_output_that_is_an_input_under_another_name(self, run, video, pipeline):
         before = video.read_bytes()
         os.link(video, "hard.mp4")
