@@ -109,7 +109,8 @@ def main() -> None:
 
 def _measured(config: BenchmarkConfig) -> Report:
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+    console = Console(stderr=True)
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("starting", total=1.0)
         return run_benchmark(config, progress=lambda text, share: bar.update(task, description=text, completed=share))
 

@@ -58,6 +58,7 @@ def test_every_frame_is_written_and_somebody_between_key_frames_is_in_them(
     assert outcome.exit_code == 0, outcome.output
     frames = list(load_recording(results).frames)
     assert [len(p) for p in frames] == [0] * 11 + [1] * 19
+    assert outcome.output.startswith("people.mp4: 30 frames")  # no bar, nor its empty lines, where nobody looks
     assert {i for p in frames for i in p.track_ids.tolist()} == {1}
     np.testing.assert_allclose([p.timestamp_s for p in frames], np.arange(30) / 25, atol=2e-3)
     with open_source(output) as source:
