@@ -1,15 +1,16 @@
 """Tracking a whole video with knowledge of the future: faster, steadier and nearer than frame by frame.
 
 Online, every frame must be answered before the next one comes. A file has no deadline, so here: the detector sees key
-frames only, boxes in between are interpolated from both sides, and both networks run one frame per core instead of one
-frame on all cores (which small networks cannot fill). Only who is followed where no such box is costs a call of its own.
+frames only, boxes in between are interpolated from both sides, and each core runs a call of its own (small networks cannot
+fill several), over all people of a few frames. Only who is followed where no such box is costs a call more.
 Who proves later to be somebody is shown from the first sight on, and who does not is never shown; identities can be
 joined over gaps once the whole video is known; and joints are smoothed with the frames that follow, so without lag.
 Results are the same ``Poses`` as online, in order.
 
 A one-stage network looks at every frame, one frame per core, and its people are followed and smoothed in the same way.
 
-Memory is bounded: a few key intervals of frames, and everything else on disk (see ``spool``).
+Memory is bounded: a few key intervals of frames and one for each core, up to eight; everything else is on disk (see
+``spool``).
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -47,6 +48,7 @@ __all__ = ["OfflineConfig", "OfflineTracker"]
 
 _LOOKAHEAD = 2  # key frames known beyond a frame before its boxes are decided
 _KEYS_PER_CALL = 2
+_MOST_CALLS = 8  # for poses at once, each of which holds a key interval of frames
 _SMOOTHING_REACH_S = 4  # standard deviations of the window that are read before and after a block
 _BLOCK = 256  # frames smoothed at a time
 _LEAST_WINDOW = 0.7  # frames: at 10 a second as steady as online, and nearer
@@ -254,7 +256,7 @@ class OfflineTracker(Closing):
         keypoint_scores = np.zeros(keypoints.shape[:2], np.float32)
         for chosen, found in (
             (known, poses[rows[known]]),
-            (own, self._poses(frame, alone, spool, kind="own poses")),
+            (own, self._poses([(frame, alone)], spool, kind="own poses")[0]),
         ):
             keypoints[chosen], keypoint_scores[chosen] = found.keypoints, found.keypoint_scores
         return proposals, Poses(
@@ -276,8 +278,9 @@ class OfflineTracker(Closing):
         pool = ThreadPoolExecutor(workers, thread_name_prefix="rtmpose-offline")
         schedule = _Schedule(
             self.config.key_interval,
+            calls=min(workers, _MOST_CALLS),
             detect=lambda keys: pool.submit(self._detections, keys, spool),
-            estimate=lambda frame, candidates: pool.submit(self._poses, frame, candidates, spool),
+            estimate=lambda frames: pool.submit(self._poses, frames, spool),
         )
         try:
             for frame in self._checked(frames):
@@ -317,24 +320,40 @@ class OfflineTracker(Closing):
             answers.append(fresh)
         return answers
 
-    def _poses(self, frame: _Frame, candidates: Candidates, spool: Spool | None, *, kind: str = "poses") -> Poses:
-        skeleton = self.pipeline.estimator.skeleton
-        saved = None if spool is None else spool.load(kind, frame.index)
-        if saved is not None and np.array_equal(saved.get("bboxes", ()), candidates.bboxes):
-            poses = _kept(saved, candidates.bboxes, candidates.scores, skeleton, frame)
-        else:
-            poses = self.pipeline.estimator.predict(
-                frame.image, candidates.bboxes, bbox_scores=candidates.scores, view=frame.view
-            )
-            if spool is not None:
-                spool.save(
-                    kind,
-                    frame.index,
-                    bboxes=candidates.bboxes,
-                    keypoints=poses.keypoints,
-                    keypoint_scores=poses.keypoint_scores,
+    def _poses(
+        self, frames: Sequence[tuple[_Frame, Candidates]], spool: Spool | None, *, kind: str = "poses"
+    ) -> list[Poses]:
+        """Return the poses in the boxes of some frames, with one call of the pose network for each view.
+
+        A runtime's answers may differ in their last bits with the size of a call, so a resumed run repeats whole calls.
+        """
+        found: dict[int, Poses] = {}
+        for view in dict.fromkeys(frame.view for frame, _ in frames):
+            wanted = [(frame, candidates) for frame, candidates in frames if frame.view == view]
+            kept = [None if spool is None else self._kept_poses(spool, kind, *pair) for pair in wanted]
+            answers = [poses for poses in kept if poses is not None]
+            if len(answers) < len(wanted):
+                answers = self.pipeline.estimator.predict_batch(
+                    [(frame.image, candidates.bboxes, candidates.scores) for frame, candidates in wanted], view=view
                 )
-        return replace(poses, frame_index=frame.index, timestamp_s=frame.time_s)
+                if spool is not None:
+                    for (frame, candidates), poses in zip(wanted, answers, strict=True):
+                        spool.save(
+                            kind,
+                            frame.index,
+                            bboxes=candidates.bboxes,
+                            keypoints=poses.keypoints,
+                            keypoint_scores=poses.keypoint_scores,
+                        )
+            for (frame, _), poses in zip(wanted, answers, strict=True):
+                found[frame.index] = replace(poses, frame_index=frame.index, timestamp_s=frame.time_s)
+        return [found[frame.index] for frame, _ in frames]
+
+    def _kept_poses(self, spool: Spool, kind: str, frame: _Frame, candidates: Candidates) -> Poses | None:
+        saved = spool.load(kind, frame.index)
+        if saved is None or not np.array_equal(saved.get("bboxes", ()), candidates.bboxes):
+            return None
+        return _kept(saved, candidates.bboxes, candidates.scores, self.pipeline.estimator.skeleton, frame)
 
     def _everybody(self, frame: _Frame, spool: Spool | None) -> Poses:
         network = self.pipeline.one_stage
@@ -402,17 +421,19 @@ class _Schedule:
         self,
         interval: int,
         *,
+        calls: int,
         detect: Callable[[list[_Frame]], Future[list[Detections]]],
-        estimate: Callable[[_Frame, Candidates], Future[Poses]],
+        estimate: Callable[[list[tuple[_Frame, Candidates]]], Future[list[Poses]]],
     ) -> None:
         self._interval = interval
+        self._calls = calls
         self._detect = detect
         self._estimate = estimate
         self._linker = KeyLinker(interval)
         self._waiting: deque[_Frame] = deque()  # read, boxes not decided yet
         self._keys: list[_Frame] = []  # key frames for the next call of the detector
         self._detecting: deque[tuple[list[int], Future[list[Detections]]]] = deque()
-        self._estimating: deque[tuple[_Frame, Candidates, Future[Poses]]] = deque()
+        self._estimating: deque[tuple[list[tuple[_Frame, Candidates]], Future[list[Poses]]]] = deque()
         self._found: deque[tuple[int, Detections]] = deque()  # not linked yet
         self._found_until = 0
 
@@ -426,13 +447,12 @@ class _Schedule:
         while self._detecting and (self._detecting[0][1].done() or len(self._detecting) > 1):
             self._collect()
         if self._found:
-            self._decide(self._found_until - _LOOKAHEAD * self._interval)
+            self._decide(self._found_until // self._interval - _LOOKAHEAD)
 
     def finished(self) -> Iterator[tuple[_Frame, Candidates, Poses]]:
-        """Yield the frames that are done, and wait for the oldest where too many are on their way."""
-        while self._estimating and (self._estimating[0][2].done() or len(self._estimating) > 2 * self._interval):
-            frame, candidates, poses = self._estimating.popleft()
-            yield frame, candidates, poses.result()
+        """Yield the frames that are done, and wait for the oldest where every worker has a call and one more waits."""
+        while self._estimating and (self._estimating[0][1].done() or len(self._estimating) > self._calls):
+            yield from self._next()
 
     def rest(self) -> Iterator[tuple[_Frame, Candidates, Poses]]:
         """Yield all other frames; there will be no more."""
@@ -441,10 +461,15 @@ class _Schedule:
         while self._detecting:
             self._collect()
         while self._waiting:
-            self._decide(self._waiting[0].index + self._interval)
+            self._decide(self._waiting[0].index // self._interval)
             yield from self.finished()
-        for frame, candidates, poses in self._estimating:
-            yield frame, candidates, poses.result()
+        while self._estimating:
+            yield from self._next()
+
+    def _next(self) -> Iterator[tuple[_Frame, Candidates, Poses]]:
+        frames, answers = self._estimating.popleft()
+        for (frame, candidates), poses in zip(frames, answers.result(), strict=True):
+            yield frame, candidates, poses
 
     def _start_detection(self) -> None:
         self._detecting.append(([frame.index for frame in self._keys], self._detect(self._keys)))
@@ -456,15 +481,17 @@ class _Schedule:
         self._found_until = indices[-1]
 
     def _decide(self, last: int) -> None:
-        """Decide boxes up to frame ``last``, each with the same knowledge however fast the networks were."""
-        while self._waiting and self._waiting[0].index <= last:
-            frame = self._waiting.popleft()
-            known = (frame.index // self._interval + _LOOKAHEAD) * self._interval
+        """Decide boxes up to key interval ``last``, each with the same knowledge however fast the networks were."""
+        while self._waiting and (interval := self._waiting[0].index // self._interval) <= last:
+            known = (interval + _LOOKAHEAD) * self._interval
             while self._found and self._found[0][0] <= known:
                 self._linker.add(*self._found.popleft())
-            candidates = self._linker.candidates(frame.index, frame.size_wh)
-            self._estimating.append((frame, candidates, self._estimate(frame, candidates)))
-        self._linker.forget_before(last + 1)
+            frames = []
+            while self._waiting and self._waiting[0].index // self._interval == interval:
+                frame = self._waiting.popleft()
+                frames.append((frame, self._linker.candidates(frame.index, frame.size_wh)))
+            self._estimating.append((frames, self._estimate(frames)))
+            self._linker.forget_before((interval + 1) * self._interval)
 
 
 class _Summary:

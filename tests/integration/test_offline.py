@@ -50,6 +50,12 @@ def test_the_detector_sees_key_frames_only() -> None:
     assert sum(painted.detector.batches) == 5
 
 
+def test_the_people_of_a_key_interval_share_a_call() -> None:
+    painted = painted_pipeline()
+    track(painted, video(41))
+    assert sorted(painted.pose.batches) == [2] + [10] * 8
+
+
 def test_somebody_who_appears_between_key_frames_is_found_before_the_detector_sees_them() -> None:
     def scene(index: int) -> Boxes:
         return walk(index) if index >= 13 else {0: walk(index)[0]}
@@ -323,7 +329,7 @@ def test_few_frames_are_held_at_a_time() -> None:
         nonlocal done
         done = count
 
-    with OfflineTracker(painted.pipeline) as tracker:
+    with OfflineTracker(painted.pipeline, config=OfflineConfig(workers=2)) as tracker:
         list(tracker.track(counted(), progress=finished))
     assert done == 200
     assert most <= 9 * OfflineConfig().key_interval
