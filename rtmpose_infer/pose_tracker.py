@@ -5,11 +5,11 @@ holds what belongs to one stream (identities, filters, time). A stream's state c
 so a failure in the middle of one leaves it as it was.
 
 Many streams, whether ``track_many`` brings them or threads of a service with a tracker each, share the calls of the
-networks: who comes while a batch is under way goes with the next one (``company.py``). Not so in ONNX Runtime on a CPU,
-where a batch is no faster than its parts and leaves a core idle whenever Python or OpenCV works. There as many frames
-as there are cores (at most four) go side by side, each on a share of the cores, on two cores on one thread, which waits
-for nobody; so the networks are loaded a second time, since ONNX Runtime settles the threads when it loads. What either
-is worth is in ``benchmarks/streams.py``.
+networks: frames that come while a batch is under way go into the next one (``dynamic_batching.py``). ONNX Runtime on a
+CPU is an exception, since there a batch is no faster than its parts and leaves a core idle whenever Python or OpenCV works.
+There as many frames as there are cores (at most four) go side by side, each on its share of the cores. ONNX Runtime fixes
+the number of threads when it loads a network, so the networks are loaded a second time for that. ``benchmarks/streams.py``
+measures both.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ import numpy as np
 from rtmpose_infer.backends import BackendConfig
 from rtmpose_infer.batching import HeldNetwork
 from rtmpose_infer.closing import Closing
-from rtmpose_infer.company import Company, Limits
 from rtmpose_infer.detector import PersonDetector
+from rtmpose_infer.dynamic_batching import DynamicBatcher, Limits
 from rtmpose_infer.errors import ClosedError, InputError, RtmposeInferError
 from rtmpose_infer.estimator import PoseEstimator
 from rtmpose_infer.geometry import check_boxes
@@ -58,7 +58,7 @@ DEFAULT_DETECTOR = "embedded-detector"
 DEFAULT_POSE = "embedded-pose"
 _NOMINAL_STEP_S = 1 / 30
 _SIDE_BY_SIDE = {"onnxruntime"}  # runtimes measured to gain from several calls at once on a CPU
-_MOST_LANES = 4
+_MOST_SIDE_BY_SIDE = 4  # frames
 _LARGEST_BATCH = 16  # frames of trackers that are called from several threads; bounds memory and waiting
 Stream = TypeVar("Stream", bound=Hashable)
 
@@ -102,12 +102,6 @@ class PosePipeline(Closing):
         pose_options: Mapping[str, Any] | None = None,
         one_stage_options: Mapping[str, Any] | None = None,
     ) -> None:
-        common: dict[str, Any] = {
-            "backend": backend,
-            "device": device,
-            "threads": threads,
-            "backend_config": backend_config,
-        }
         for name, given, options in (
             ("detector", detector, detector_options),
             ("pose", pose, pose_options),
@@ -115,11 +109,11 @@ class PosePipeline(Closing):
         ):
             if options and not isinstance(given, (str, PathLike)):
                 raise InputError(f"{name}_options go with a {name} that is loaded here, got {given!r}.")
-        self._load_beside: Callable[[BackendConfig], PosePipeline] | None = None
         self._config = backend_config or BackendConfig(device=device, threads=threads)
+        self._load_beside: Callable[..., PosePipeline] | None = None
         if self._config.threads is None and not any(isinstance(n, HeldNetwork) for n in (detector, pose, one_stage)):
             self._load_beside = partial(
-                _load,
+                PosePipeline,
                 detector=detector,
                 pose=pose,
                 one_stage=one_stage,
@@ -136,8 +130,9 @@ class PosePipeline(Closing):
         self._pool: ThreadPoolExecutor | None = None
         self._beside: PosePipeline | None = None
         self._loading = threading.Lock()
-        self._company = Company(self._advance_together, self._limits)
+        self._batcher = DynamicBatcher(self._advance_together, self._limits)
         self._closed = False
+        common: dict[str, Any] = {"backend": backend, "backend_config": self._config}
         if one_stage is not None:
             if detector not in {DEFAULT_DETECTOR, None} or pose != DEFAULT_POSE or detector_options or pose_options:
                 raise InputError(
@@ -148,14 +143,14 @@ class PosePipeline(Closing):
             self.one_stage = one_stage
             self.skeleton: Skeleton = one_stage.skeleton
             return
-        own_detector = isinstance(detector, PersonDetector)
+        passed_in = detector
         if not (detector is None or isinstance(detector, PersonDetector)):
             detector = PersonDetector(detector, **common, **(detector_options or {}))
         try:
             if not isinstance(pose, PoseEstimator):
                 pose = PoseEstimator(pose, **common, **(pose_options or {}))
         except BaseException:
-            if detector is not None and not own_detector:
+            if detector is not None and detector is not passed_in:
                 detector.close()
             raise
         self.detector = detector
@@ -248,15 +243,15 @@ class PosePipeline(Closing):
 
     def _advance_all(self, streams: Sequence[_Stream], work: Sequence[_Frame]) -> list[Poses]:
         """Take one frame of each stream through the networks: side by side where that is faster, else in one batch."""
-        if self._lanes < 2 or len(streams) < 2:
+        if self._concurrency < 2 or len(streams) < 2:
             return _advance(self, streams, work, NO_CLOCK)
         networks = self._networks_beside(wait=True)
         if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._lanes, thread_name_prefix="rtmpose-streams")
+            self._pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="rtmpose-streams")
         parts = zip(streams, work, strict=True)
         try:
             futures = [self._pool.submit(_advance, networks, [stream], [frame], NO_CLOCK) for stream, frame in parts]
-        except RuntimeError as error:  # the pool was shut down meanwhile
+        except RuntimeError as error:  # another thread shut the pool down
             raise ClosedError("this PosePipeline was closed meanwhile; make another one.") from error
         wait(futures)
         return [future.result()[0] for future in futures]
@@ -267,12 +262,12 @@ class PosePipeline(Closing):
         Returns:
             The stream to go on with, and its poses. After an error the stream that was given is as it was.
         """
-        return self._company((stream, frame, clock))
+        return self._batcher((stream, frame, clock))
 
     def _advance_together(
         self, work: Sequence[tuple[_Stream, _Frame, StageClock]], others: int
     ) -> list[tuple[_Stream, Poses]]:
-        networks = self._networks_beside(wait=False) if others and self._lanes > 1 else self
+        networks = self._networks_beside(wait=False) if others and self._concurrency > 1 else self
         if len(work) == 1:
             stream, frame, clock = work[0]
             return [(stream, _advance(networks, [stream], [frame], clock)[0])]
@@ -282,16 +277,18 @@ class PosePipeline(Closing):
         return list(zip(streams, poses, strict=True))
 
     def _networks_beside(self, *, wait: bool) -> PosePipeline:
-        """Return what runs calls side by side, on a share of the cores each where a runtime settles that in loading.
+        """Return the networks for calls side by side: a second set with fewer threads each where a runtime needs one.
 
         Args:
-            wait: Wait where another thread is loading them just now, instead of going on with the usual ones.
+            wait: Wait while another thread loads the second set; False: return the first set then.
         """
         if self._beside is None and self._load_beside is not None and self._loading.acquire(blocking=wait):
             try:
                 if self._beside is None and not self._closed:
-                    self._beside = self._load_beside(replace(self._config, threads=max(1, self._cpus // self._lanes)))
-            except RtmposeInferError as error:  # such as a file that is gone by now: what is loaded goes on
+                    self._beside = self._load_beside(
+                        backend_config=replace(self._config, threads=max(1, self._cpus // self._concurrency))
+                    )
+            except RtmposeInferError as error:  # such as a file that was removed; the first set goes on
                 _log.warning("calls side by side share the networks' threads, for a second set did not load: %s", error)
                 self._load_beside = None
             finally:
@@ -300,22 +297,23 @@ class PosePipeline(Closing):
 
     def _limits(self) -> Limits:
         """Return how frames of trackers that are called from several threads go through the networks."""
-        if self._lanes > 1:
-            return Limits(lanes=self._lanes, batch=1)
+        if self._concurrency > 1:
+            return Limits(concurrency=self._concurrency, batch_size=1)
         # While an accelerator computes for one batch, the host can crop and associate for another (not measured).
         on_cpu = all(info.device.lower() == "cpu" for info in self.describe().values())
-        return Limits(lanes=1 if on_cpu else 2, batch=_LARGEST_BATCH)
+        return Limits(concurrency=1 if on_cpu else 2, batch_size=_LARGEST_BATCH)
 
     @cached_property
-    def _lanes(self) -> int:
+    def _concurrency(self) -> int:
+        """Frames to run side by side, each in network calls of its own; 1 where batches are better."""
         networks = self.describe().values()
         if not all(info.runtime in _SIDE_BY_SIDE and info.device.lower() == "cpu" for info in networks):
             return 1
-        return min(self._cpus, _MOST_LANES)
+        return min(self._cpus, _MOST_SIDE_BY_SIDE)
 
     @cached_property
     def _cpus(self) -> int:
-        from rtmpose_infer.machine import usable_cpus  # brings much that a single stream does not need
+        from rtmpose_infer.machine import usable_cpus  # imports much that a single stream does not need
 
         return int(usable_cpus())
 
@@ -351,10 +349,6 @@ class PosePipeline(Closing):
 def _check_open(pipeline: PosePipeline) -> None:
     if pipeline.closed:
         raise ClosedError("this PosePipeline is closed; make another one.")
-
-
-def _load(config: BackendConfig, **networks: Any) -> PosePipeline:
-    return PosePipeline(backend_config=config, **networks)
 
 
 @dataclass(frozen=True, eq=False)

@@ -122,8 +122,12 @@ def test_several_streams_on_one_pipeline_get_what_they_would_get_alone():
 def loaded_beside(monkeypatch):
     """What the networks were loaded with a second time."""
     configs = []
-    load = pose_tracker._load
-    monkeypatch.setattr(pose_tracker, "_load", lambda config, **n: configs.append(config) or load(config, **n))
+
+    def recorded(**options):
+        configs.append(options["backend_config"])
+        return PosePipeline(**options)
+
+    monkeypatch.setattr(pose_tracker, "PosePipeline", recorded)
     return configs
 
 

@@ -216,7 +216,7 @@ def test_frames_that_come_while_another_is_under_way_share_the_next_calls():
         with another_frame_under_way(painted.pipeline, frames[0]):
             others = [pool.submit(PoseTracker(painted.pipeline), frame) for frame in frames[1:]]
             until = time.monotonic() + 60
-            while len(painted.pipeline._company._waiting) < 3:
+            while len(painted.pipeline._batcher._waiting) < 3:
                 assert time.monotonic() < until
                 time.sleep(0.001)
         for other, frame in zip(others, frames[1:], strict=True):

@@ -191,10 +191,10 @@ def test_poses_are_estimated_with_the_networks_own_skeleton(files):
         assert PoseTracker(pipeline)(FRAME, bboxes_xyxy=[[0, 0, 90, 90]]).skeleton.name == "humanart17"
 
 
-@pytest.mark.parametrize("lanes", [1, 2])
-def test_closing_a_pipeline_during_track_many_is_a_closed_error_and_leaves_no_stream(lanes, monkeypatch):
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_closing_a_pipeline_during_track_many_is_a_closed_error_and_leaves_no_stream(concurrency, monkeypatch):
     painted = painted_pipeline()
-    vars(painted.pipeline)["_lanes"] = lanes
+    vars(painted.pipeline)["_concurrency"] = concurrency
     frame = paint({0: (100, 60, 180, 260)})
     estimate = PoseEstimator.predict_batch
     under_way = threading.Event()

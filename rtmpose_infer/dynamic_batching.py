@@ -1,12 +1,13 @@
-"""Work that comes from several threads at the same time, answered together.
+"""Dynamic batching: calls that come from several threads at the same time are answered together.
 
-There is no thread of its own: who finds a lane free answers, and takes along whoever has come while all lanes were
-taken. So a batch is as large as the traffic makes it, and a single thread notices nothing. Those who were answered just
-now often come back at once; the next batch gives them a twentieth of the time that the last one took.
+There is no thread of its own. A caller that finds fewer batches under way than are allowed leads the next one: it takes
+along whoever has come while it could not begin, and answers for all of them. So a batch is as large as the traffic makes
+it, and a single thread notices nothing. Callers that were just answered often come back at once, so before a batch begins
+its leader waits for as many callers as there were last time, for at most a twentieth of the time that the last batch took.
 
-A thread that comes back at once may go on before others who wait, for a few times in a row: to hand a lane over to
-another thread takes Python a tenth of a frame's time, so strict turns, where a batch holds one frame, made 1.09 times
-what separate trackers make, and this 1.2 (``benchmarks/streams.py --backend onnxruntime``).
+A caller that comes while others wait, and finds that it may begin, goes before them, up to eight times in a row: handing
+a turn to another thread costs Python a tenth of a frame's time. Where a batch holds one frame, strict turns made 1.09
+times what separate trackers make, and this 1.2 (``benchmarks/streams.py --backend onnxruntime``).
 """
 
 from __future__ import annotations
@@ -17,46 +18,46 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-__all__ = ["Company", "Limits"]
+__all__ = ["DynamicBatcher", "Limits"]
 
 Work = TypeVar("Work")
 Answer = TypeVar("Answer")
-_PATIENCE = 0.05  # of the time that the last batch took
-_MOST_PASSED_OVER = 8  # in a row; then it is the turn of who has waited longest
+_PATIENCE = 0.05  # share of the last batch's time that is waited for callers
+_MOST_PASSED_OVER = 8  # in a row; then it is the turn of the caller that has waited longest
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much of what comes at once may be answered at once.
+    """How much may be under way at once.
 
     Attributes:
-        lanes: Batches under way.
-        batch: Pieces of work in a batch.
+        concurrency: Batches under way at the same time.
+        batch_size: Pieces of work in one batch.
     """
 
-    lanes: int
-    batch: int
+    concurrency: int
+    batch_size: int
 
 
-class Company(Generic[Work, Answer]):
-    """Calls from any number of threads, answered in batches.
+class DynamicBatcher(Generic[Work, Answer]):
+    """Answers calls from any number of threads in batches.
 
     Args:
-        answer: Gives the answers to a batch, in order. Its second argument counts the other batches under way.
-            An error of a batch is met by asking once more for each part of it alone, so nobody gets an error that is
-            another's; until it returns it must have changed nothing.
-        limits: Says what may be at once; asked when that first matters.
+        answer: Returns the answers to a batch, in order; its second argument is the number of other batches under way. It
+            must change nothing unless it succeeds: after an error it is called again for each piece of work alone, so
+            that nobody gets the error of another's work.
+        limits: Returns what may be under way at once; called when calls first meet, and again whenever that matters.
     """
 
     def __init__(self, answer: Callable[[Sequence[Work], int], Sequence[Answer]], limits: Callable[[], Limits]) -> None:
         self._answer = answer
         self._limits = limits
         self._lock = threading.Lock()
-        self._waiting: list[_Call[Work, Answer]] = []  # the longest first
-        self._passed_over = 0  # times that somebody came and went on at once although others waited
-        self._gathering: _Call[Work, Answer] | None = None
+        self._waiting: list[_Call[Work, Answer]] = []  # who has waited longest is first
+        self._passed_over = 0  # calls in a row that began at once although others waited
+        self._gathering: _Call[Work, Answer] | None = None  # the leader that waits for its batch to fill
         self._under_way = 0
-        self._expected = 1  # how many took part when the last batch ended, those who waited for their turn included
+        self._expected = 1  # calls there were when the last batch ended: its own and those waiting
         self._patience_s = 0.0
 
     def __call__(self, work: Work) -> Answer:
@@ -78,52 +79,52 @@ class Company(Generic[Work, Answer]):
                     if self._waiting and self._waiting[0] is call and self._lead(call):
                         self._waiting.pop(0)
                         self._passed_over = 0
-                        self._invite()  # there may be another lane
+                        self._wake_next()  # a further batch may be allowed
             if call.answered:
                 return call.result()
             others = self._gather(call)
             begun = time.perf_counter()
-            self._answer_all([call, *call.company], others)
-        finally:  # an interrupt may come anywhere, and nobody else may wait for ever because of it
+            self._answer_all([call, *call.followers], others)
+        finally:  # an interrupt may come anywhere, and must leave nobody waiting for ever
             self._leave(call, time.perf_counter() - begun)
         return call.result()
 
     def _leave(self, call: _Call[Work, Answer], seconds: float) -> None:
-        """Let others go on when a call's thread does."""
+        """Note that a call's thread goes on, and let others begin."""
         with self._lock:
             if call.leads:
                 if self._gathering is call:
                     self._gathering = None
                 self._under_way -= 1
-                self._expected = 1 + len(call.company) + len(self._waiting)
+                self._expected = 1 + len(call.followers) + len(self._waiting)
                 self._patience_s = _PATIENCE * seconds
-                # Of an interrupted batch the others go on, with one of their own threads.
-                self._waiting[:0] = [other for other in call.company if not other.answered]
-                self._invite()
+                # The followers of an interrupted leader wait again, to be answered by one of their own threads.
+                self._waiting[:0] = [other for other in call.followers if not other.answered]
+                self._wake_next()
             elif call in self._waiting:
                 self._waiting.remove(call)
-                self._invite()
-        for other in call.company:
+                self._wake_next()
+        for other in call.followers:
             other.wake.set()
 
     def _lead(self, call: _Call[Work, Answer]) -> bool:
-        """Let a call be answered by its own thread if a lane is free; return whether it is."""
-        call.leads = not self._under_way or self._under_way < self._limits().lanes
+        """Let a call lead a batch if one more is allowed; return whether it does."""
+        call.leads = not self._under_way or self._under_way < self._limits().concurrency
         self._under_way += call.leads
         return call.leads
 
-    def _invite(self) -> None:
-        """Wake who has waited longest, to see whether a lane is free."""
+    def _wake_next(self) -> None:
+        """Wake the call that has waited longest, to try to lead."""
         if self._waiting:
             self._waiting[0].wake.set()
 
     def _gather(self, call: _Call[Work, Answer]) -> int:
-        """Give a call its company, taken out of the queue, and return how many other batches are under way."""
+        """Take the followers of a leading call out of the queue; return how many other batches are under way."""
         with self._lock:
             others = self._under_way - 1
             if self._expected == 1 and not self._waiting:
                 return others
-            most = self._limits().batch - 1
+            most = self._limits().batch_size - 1
             wanted = min(self._expected - 1, most)
             if most:
                 self._gathering = call
@@ -133,14 +134,14 @@ class Company(Generic[Work, Answer]):
             call.wake.clear()
         with self._lock:
             self._gathering = None
-            call.company, self._waiting = self._waiting[:most], self._waiting[most:]
-            self._invite()
+            call.followers, self._waiting = self._waiting[:most], self._waiting[most:]
+            self._wake_next()
             return others
 
     def _answer_all(self, batch: Sequence[_Call[Work, Answer]], others: int) -> None:
         try:
             answers = self._answer([call.work for call in batch], others)
-        except Exception as error:  # noqa: BLE001  # it is raised where it belongs, in its own thread
+        except Exception as error:  # noqa: BLE001  # raised in the thread that brought the work
             if len(batch) == 1:
                 batch[0].fail(error)
             else:
@@ -152,14 +153,14 @@ class Company(Generic[Work, Answer]):
 
 
 class _Call(Generic[Work, Answer]):
-    """One piece of work, and what came of it."""
+    """One piece of work, the thread that brought it, and what came of it."""
 
     def __init__(self, work: Work) -> None:
         self.work = work
         self.wake = threading.Event()
         self.leads = False
         self.answered = False
-        self.company: list[_Call[Work, Answer]] = []  # those who are answered together with it, where it leads
+        self.followers: list[_Call[Work, Answer]] = []  # calls that are answered with it, where it leads
         self._answers: list[Answer] = []
         self._error: Exception | None = None
 

@@ -10,7 +10,7 @@ from itertools import chain
 
 import pytest
 
-from rtmpose_infer.company import Company, Limits
+from rtmpose_infer.dynamic_batching import DynamicBatcher, Limits
 
 PATIENCE_S = 60
 
@@ -35,12 +35,12 @@ class Squares:
         return [number**2 for number in numbers]
 
 
-def company(squares: Squares, *, lanes: int = 1, batch: int = 8) -> Company[int, int]:
-    return Company(squares, lambda: Limits(lanes, batch))
+def batcher(squares: Squares, *, concurrency: int = 1, batch_size: int = 8) -> DynamicBatcher[int, int]:
+    return DynamicBatcher(squares, lambda: Limits(concurrency, batch_size))
 
 
 def gathered(
-    pool: ThreadPoolExecutor, together: Company[int, int], squares: Squares, *numbers: int
+    pool: ThreadPoolExecutor, together: DynamicBatcher[int, int], squares: Squares, *numbers: int
 ) -> list[Future[int]]:
     """Bring numbers from a thread each while a first batch is under way; let it go on once all of them wait."""
     first = pool.submit(together, 0)
@@ -71,27 +71,27 @@ def test_a_single_thread_is_answered_at_once_and_the_limits_do_not_matter(square
     def limits() -> Limits:
         raise AssertionError("asked in vain")
 
-    together = Company(squares, limits)
+    together = DynamicBatcher(squares, limits)
     assert [together(number) for number in (1, 2, 3)] == [1, 4, 9]
     assert squares.batches == [[1], [2], [3]]
     assert squares.others == [0] * 3
 
 
 def test_who_comes_during_a_batch_shares_the_next_one_in_the_order_of_coming(squares: Squares, pool) -> None:
-    answers = gathered(pool, company(squares), squares, 1, 2, 3)
+    answers = gathered(pool, batcher(squares), squares, 1, 2, 3)
     assert [answer.result(PATIENCE_S) for answer in answers] == [0, 1, 4, 9]
     assert squares.batches == [[0], [1, 2, 3]]
     assert squares.others == [0, 0]
 
 
 def test_a_batch_is_no_larger_than_its_limit(squares: Squares, pool) -> None:
-    answers = gathered(pool, company(squares, batch=2), squares, 1, 2, 3, 4, 5)
+    answers = gathered(pool, batcher(squares, batch_size=2), squares, 1, 2, 3, 4, 5)
     assert [answer.result(PATIENCE_S) for answer in answers] == [0, 1, 4, 9, 16, 25]
     assert squares.batches == [[0], [1, 2], [3, 4], [5]]
 
 
-def test_as_many_batches_are_under_way_as_there_are_lanes(squares: Squares, pool) -> None:
-    together = company(squares, lanes=2, batch=1)
+def test_as_many_batches_are_under_way_as_are_allowed(squares: Squares, pool) -> None:
+    together = batcher(squares, concurrency=2, batch_size=1)
     first = pool.submit(together, 0)
     assert squares.held.acquire(timeout=PATIENCE_S)
     assert together(3) == 9  # goes beside the one that is held
@@ -100,19 +100,19 @@ def test_as_many_batches_are_under_way_as_there_are_lanes(squares: Squares, pool
     assert squares.held.acquire(timeout=PATIENCE_S)
     third = pool.submit(together, 5)
     time.sleep(0.05)
-    assert squares.batches == [[0], [3], [0]]  # both lanes are taken
+    assert squares.batches == [[0], [3], [0]]  # no third batch is allowed
     squares.go_on.set()
     assert [answer.result(PATIENCE_S) for answer in (first, second, third)] == [0, 0, 25]
 
 
 def test_who_has_waited_longest_is_next(squares: Squares, pool) -> None:
-    answers = gathered(pool, company(squares, batch=1), squares, *range(1, 7))
+    answers = gathered(pool, batcher(squares, batch_size=1), squares, *range(1, 7))
     assert [answer.result(PATIENCE_S) for answer in answers] == [number**2 for number in range(7)]
     assert squares.batches == [[number] for number in range(7)]
 
 
 def test_an_error_reaches_the_one_whose_it_is(squares: Squares, pool) -> None:
-    first, good, bad, fine = gathered(pool, company(squares), squares, 2, -1, 3)
+    first, good, bad, fine = gathered(pool, batcher(squares), squares, 2, -1, 3)
     assert [answer.result(PATIENCE_S) for answer in (first, good, fine)] == [0, 4, 9]
     with pytest.raises(ValueError, match="no root of -1"):
         bad.result(PATIENCE_S)
@@ -120,7 +120,7 @@ def test_an_error_reaches_the_one_whose_it_is(squares: Squares, pool) -> None:
 
 
 def test_after_an_error_alone_the_next_call_is_answered(squares: Squares) -> None:
-    together = company(squares)
+    together = batcher(squares)
     with pytest.raises(ValueError, match="no root"):
         together(-3)
     assert together(4) == 16
@@ -135,7 +135,7 @@ def test_when_the_thread_that_answers_is_interrupted_the_others_go_on(pool) -> N
             return answer
 
     squares = Interrupted()
-    answers = gathered(pool, company(squares), squares, 1, 2, 3)
+    answers = gathered(pool, batcher(squares), squares, 1, 2, 3)
     outcomes = [answer.exception(PATIENCE_S) for answer in answers]
     assert [type(error) for error in outcomes].count(KeyboardInterrupt) == 1
     assert [answer.result() for answer, error in zip(answers, outcomes, strict=True) if error is None] == [
@@ -146,27 +146,27 @@ def test_when_the_thread_that_answers_is_interrupted_the_others_go_on(pool) -> N
 def test_when_the_thread_that_answers_is_interrupted_before_it_does_the_others_go_on(
     pool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    gather, interrupts = Company._gather, iter([KeyboardInterrupt])
+    gather, interrupts = DynamicBatcher._gather, iter([KeyboardInterrupt])
 
     def interrupted(self, call) -> int:
         others = gather(self, call)
-        if call.company:
+        if call.followers:
             for error in interrupts:
                 raise error
         return others
 
-    monkeypatch.setattr(Company, "_gather", interrupted)
+    monkeypatch.setattr(DynamicBatcher, "_gather", interrupted)
     squares = Squares()
-    answers = gathered(pool, company(squares), squares, 1, 2, 3)
+    answers = gathered(pool, batcher(squares), squares, 1, 2, 3)
     outcomes = [answer.exception(PATIENCE_S) for answer in answers]
     assert [type(error) for error in outcomes].count(KeyboardInterrupt) == 1
     assert sum(error is None for error in outcomes) == 3
 
 
-@pytest.mark.parametrize(("lanes", "batch"), [(1, 1), (1, 2), (2, 1), (2, 16)])
-def test_nobody_is_left_waiting(lanes: int, batch: int, pool) -> None:
+@pytest.mark.parametrize(("concurrency", "batch_size"), [(1, 1), (1, 2), (2, 1), (2, 16)])
+def test_nobody_is_left_waiting(concurrency: int, batch_size: int, pool) -> None:
     squares = Squares()
-    together = company(squares, lanes=lanes, batch=batch)
+    together = batcher(squares, concurrency=concurrency, batch_size=batch_size)
     stop = threading.Event()
 
     def greedy(number: int) -> None:
@@ -185,7 +185,7 @@ def test_nobody_is_left_waiting(lanes: int, batch: int, pool) -> None:
 
 
 def test_many_threads_and_many_calls_all_get_their_own_answers(squares: Squares, pool) -> None:
-    together = company(squares, lanes=2, batch=3)
+    together = batcher(squares, concurrency=2, batch_size=3)
     numbers = [[100 * thread + i + 1 for i in range(200)] for thread in range(8)]
     answers = list(pool.map(lambda own: [together(number) for number in own], numbers))
     assert answers == [[number**2 for number in own] for own in numbers]
