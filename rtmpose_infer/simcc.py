@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["average_mirrored", "decode_simcc", "mask_unfound", "mirrored_back"]
+__all__ = ["average_mirrored", "decode_simcc", "mask_unfound", "mirrored_back", "peak_prominence"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -108,3 +108,24 @@ def mask_unfound(keypoints: Floats, scores: Floats) -> tuple[Floats, Floats]:
         keypoints[unfound] = np.nan
         scores[~np.isfinite(scores)] = 0
     return keypoints, scores
+
+
+def peak_prominence(vectors: Floats) -> Floats:
+    """Return (…) float32: how clear the peak of each SimCC vector is, 0 or more.
+
+    That is (peak − highest bin outside the peak's hill) / (peak − median). The hill reaches a sixteenth of the axis to
+    either side of the peak.
+
+    Args:
+        vectors: (…, bins) float32.
+
+    >>> peak_prominence(np.float32([[0, 0, 0, 1, 0, 0.5], [0, 0, 0, 1, 0, 1]])).tolist()
+    [0.5, 0.0]
+    """
+    bins = vectors.shape[-1]
+    at = vectors.argmax(axis=-1)[..., None]
+    peak = vectors.max(axis=-1)
+    outside = np.abs(np.arange(bins) - at) > bins / 16
+    rest = np.where(outside, vectors, -np.inf).max(axis=-1)
+    height = peak - np.median(vectors, axis=-1)
+    return np.asarray((peak - rest) / np.maximum(height, 1e-12), np.float32)

@@ -15,7 +15,6 @@ here and nowhere else:
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import pickle
 import pickletools
@@ -24,12 +23,13 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rtmpose_infer.cache import sha256_of
 from rtmpose_infer.errors import CheckpointError
 
 __all__ = ["Checkpoint", "check_fit", "load_checkpoint", "load_into"]
@@ -147,7 +147,7 @@ def load_checkpoint(path: str | Path, *, weights: str | None = None, prefix: str
     source, tensors = _chosen_weights(content, meta, weights, path)
     tensors = _without_prefix(tensors, prefix, path)
     _check_sizes(tensors, path)
-    return Checkpoint(tensors, meta, _sha256(path), path.name, source)
+    return Checkpoint(tensors, meta, sha256_of(path), path.name, source)
 
 
 def check_fit(network: nn.Module, tensors: Mapping[str, Tensor]) -> None:
@@ -363,17 +363,6 @@ def _plain_array(value: _InertArray) -> list[Any] | None:
         return np.frombuffer(data, np.dtype(code)).reshape(shape).tolist()  # type: ignore[no-any-return]
     except (ValueError, TypeError):
         return None
-
-
-def _sha256(path: Path) -> str:
-    def digest(file: BinaryIO) -> str:
-        total = hashlib.sha256()
-        while block := file.read(2**20):
-            total.update(block)
-        return total.hexdigest()
-
-    with path.open("rb") as file:
-        return digest(file)
 
 
 def _culprit(text: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import logging
-import os
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import numpy.typing as npt
 import onnx
 import torch
 
+from rtmpose_infer.cache import atomic_write
 from rtmpose_infer.errors import ExportError, InputError, ModelError, ParityError
 from rtmpose_infer.export.architecture import read_architecture
 from rtmpose_infer.export.checkpoint import check_fit, load_checkpoint, load_into
@@ -29,8 +29,15 @@ from rtmpose_infer.export.describe import describe_network
 from rtmpose_infer.export.mm_config import parse_config
 from rtmpose_infer.export.onnx_graph import DEFAULT_OPSET, check_graph, check_opset
 from rtmpose_infer.export.onnx_writer import GraphForm, set_spec, upgrade_model, with_open_batch, write_network
-from rtmpose_infer.export.parity import LIMITS_PX, Observation, ParityReport, compare, observe_model, observe_network
-from rtmpose_infer.export.parity import run_batches as _run_batches
+from rtmpose_infer.export.parity import (
+    LIMITS_PX,
+    Observation,
+    ParityReport,
+    compare,
+    observe_model,
+    observe_network,
+    run_batches,
+)
 from rtmpose_infer.export.pictures import drawn_pictures, pictures_from_folder
 from rtmpose_infer.export.precision import convert_to_fp16, float_activations, with_float_weights
 from rtmpose_infer.model_spec import ModelFile, ModelSpec, load_model_file
@@ -350,7 +357,7 @@ def _largest_activations(made: _Source) -> dict[str, float]:
     """Return the largest magnitude of every float tensor over the pictures, batch by batch."""
     names = sorted(float_activations(made.model))
     largest: dict[str, float] = {}
-    for outputs in _run_batches(made.model, made.spec, made.frames, extra=names):
+    for outputs in run_batches(made.model, made.spec, made.frames, extra=names):
         for name, values in outputs.items():
             if values.dtype.kind == "f" and values.size:
                 largest[name] = max(largest.get(name, 0.0), float(np.abs(values).max()))
@@ -427,10 +434,7 @@ def _export_ncnn(source: Path, output: Path, options: ExportOptions) -> ExportRe
 
 
 def _write(model: onnx.ModelProto, output: Path) -> None:
-    temporary = output.with_name(f".{output.name}.{os.getpid()}")
     try:
-        temporary.write_bytes(model.SerializeToString())
-        temporary.replace(output)
+        atomic_write(output, model.SerializeToString())
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise ExportError(f"cannot write {output}: {error.strerror or error}.") from error

@@ -40,6 +40,7 @@ from rtmpose_infer.errors import BackendUnavailableError, ExportError, ModelErro
 from rtmpose_infer.export.pictures import drawn_pictures
 from rtmpose_infer.model_spec import METADATA_KEY, ModelSpec, load_model_file
 from rtmpose_infer.preprocess import InputBuffer
+from rtmpose_infer.simcc import peak_prominence
 from rtmpose_infer.version import __version__
 from rtmpose_infer.workers import Worker
 
@@ -557,16 +558,10 @@ def _sidecar(param: str) -> str:
 
 
 def _moved_joints(reference: Sequence[Floats], answer: Sequence[Floats], spec: ModelSpec) -> tuple[Floats, Floats]:
-    """Return the displacement of each joint in input pixels, and how far its lower peak stands out of its vector."""
+    """Return the displacement of each joint in input pixels, and the lower ``peak_prominence`` of its two vectors."""
     steps = [(a.argmax(axis=2) - r.argmax(axis=2)) / spec.split_ratio for r, a in zip(reference, answer, strict=True)]
-    clear = []
-    for vectors in reference:
-        place, bins = vectors.argmax(axis=2)[..., None], vectors.shape[2]
-        outside = np.abs(np.arange(bins) - place) > bins / 16
-        peak = vectors.max(axis=2)
-        rest = np.where(outside, vectors, -np.inf).max(axis=2)
-        clear.append((peak - rest) / np.maximum(peak - np.median(vectors, axis=2), 1e-12))
-    return np.hypot(*steps).ravel().astype(np.float32), np.minimum(*clear).ravel().astype(np.float32)
+    clear = np.minimum(*map(peak_prominence, reference))
+    return np.hypot(*steps).ravel().astype(np.float32), clear.ravel()
 
 
 def _moved_boxes(reference: Sequence[Floats], answer: Sequence[Floats], _: ModelSpec) -> tuple[Floats, Floats]:

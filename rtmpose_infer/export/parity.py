@@ -25,12 +25,13 @@ import numpy.typing as npt
 import onnx
 import torch
 
+from rtmpose_infer.backends.base import joined
 from rtmpose_infer.errors import BackendUnavailableError, ParityError
 from rtmpose_infer.export.deploy_graph import Suppression, cell_corners
 from rtmpose_infer.export.networks import rtmdet, rtmo, yolox
 from rtmpose_infer.geometry import iou_matrix
 from rtmpose_infer.preprocess import InputBuffer
-from rtmpose_infer.simcc import decode_simcc
+from rtmpose_infer.simcc import decode_simcc, peak_prominence
 
 if TYPE_CHECKING:
     from torch import nn
@@ -421,8 +422,7 @@ def run_model(
         ParityError: ONNX Runtime cannot load or run the model.
         BackendUnavailableError: ONNX Runtime is not installed.
     """
-    parts = list(run_batches(model, spec, frames, extra=extra))
-    return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+    return joined(list(run_batches(model, spec, frames, extra=extra)))
 
 
 def run_batches(
@@ -472,14 +472,6 @@ def _chunks(frames: Frames, size: int) -> Iterator[Frames]:
         yield frames[start : start + size]
 
 
-def _joined(parts: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:
-    """Concatenate over the pictures; rows of detections are padded to the longest."""
-    if parts[0].ndim >= 2 and len({p.shape[1] for p in parts}) > 1:
-        longest = max(p.shape[1] for p in parts)
-        parts = [np.pad(p, [(0, 0), (0, longest - p.shape[1]), *[(0, 0)] * (p.ndim - 2)]) for p in parts]
-    return np.concatenate(parts)
-
-
 _SELECTING = {
     "Cast",
     "Flatten",
@@ -518,22 +510,8 @@ def _observed_vectors(x: Floats, y: Floats, split_ratio: float) -> Observation:
     # The numpy decoder masks joints of score ≤ 0; where their peaks are is compared all the same.
     places = np.stack((x.argmax(axis=2), y.argmax(axis=2)), axis=2) / split_ratio
     points = np.where(np.isfinite(keypoints), keypoints, places).astype(np.float32)
-    clarity = np.minimum(_prominence(x), _prominence(y))
+    clarity = np.minimum(peak_prominence(x), peak_prominence(y))
     return Observation(points.reshape(-1, 2), scores.reshape(-1), clarity.reshape(-1), vectors=(x, y))
-
-
-def _prominence(vectors: Floats) -> Floats:
-    """Return how far each vector's peak stands above everything outside its hill, relative to its height.
-
-    The hill is a sixteenth of the axis to either side; the height counts from the median.
-    """
-    bins = vectors.shape[-1]
-    place = vectors.argmax(axis=-1)[..., None]
-    peak = vectors.max(axis=-1)
-    outside = np.abs(np.arange(bins) - place) > bins / 16
-    rest = np.where(outside, vectors, -np.inf).max(axis=-1)
-    height = peak - np.median(vectors, axis=-1)
-    return np.asarray((peak - rest) / np.maximum(height, 1e-12), np.float32)
 
 
 def _observed_boxes(boxes: Floats, scores: Floats, size_wh: Sequence[int], rule: Suppression) -> Observation:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from rtmpose_infer.cache import atomic_write
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import InputError, MediaError
 
@@ -62,7 +63,7 @@ class Spool(Closing):
                         "give an empty folder, or delete it to begin anew."
                     )
             else:
-                _write(job, text.encode())
+                atomic_write(job, text.encode())
             self._path.touch()
             self._file = self._path.open("r+b", buffering=0)
             self._end = self._find_answers()
@@ -152,9 +153,3 @@ class Spool(Closing):
         except (ValueError, TypeError, KeyError, RecursionError):
             return None
         return {**description, "length": head_length}, body[head_length:]
-
-
-def _write(path: Path, data: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_bytes(data)
-    temporary.replace(path)
