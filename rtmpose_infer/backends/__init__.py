@@ -27,7 +27,7 @@ import platform
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec
 from rtmpose_infer.backends.callable import CallableBackend
@@ -53,6 +53,7 @@ __all__ = [
     "TensorSpec",
     "backend_names",
     "canonical_name",
+    "extra_of",
     "is_installed",
     "load_backend",
     "own_form",
@@ -60,14 +61,23 @@ __all__ = [
 
 _log = logging.getLogger("rtmpose_infer.backends")
 
-# name: (module of the adapter, package that must be importable, endings of the files it reads)
+
+class _Adapter(NamedTuple):
+    """One runtime: the extra that installs it, and the endings of the files it reads.
+
+    Its package, and the module of its adapter in this folder, have the backend's name.
+    """
+
+    extra: str
+    endings: tuple[str, ...]
+
+
 _ADAPTERS = {
-    "onnxruntime": ("rtmpose_infer.backends.onnxruntime", "onnxruntime", (".onnx",)),
-    "openvino": ("rtmpose_infer.backends.openvino", "openvino", (".onnx", ".xml")),
-    "tensorrt": ("rtmpose_infer.backends.tensorrt", "tensorrt", (".onnx",)),
-    "ncnn": ("rtmpose_infer.backends.ncnn", "ncnn", (".param",)),
+    "onnxruntime": _Adapter("cpu", (".onnx",)),
+    "openvino": _Adapter("openvino", (".onnx", ".xml")),
+    "tensorrt": _Adapter("tensorrt", (".onnx",)),
+    "ncnn": _Adapter("ncnn", (".param",)),
 }
-_EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino", "tensorrt": "tensorrt", "ncnn": "ncnn"}
 _ALIASES = {"ort": "onnxruntime", "ov": "openvino", "trt": "tensorrt"}
 _CPUINFO = Path("/proc/cpuinfo")
 
@@ -75,6 +85,11 @@ _CPUINFO = Path("/proc/cpuinfo")
 def backend_names() -> tuple[str, ...]:
     """Return the names of all backends, installed or not."""
     return tuple(_ADAPTERS)
+
+
+def extra_of(name: str) -> str:
+    """Return the extra of this package that installs a backend; ``name`` is one of ``backend_names``."""
+    return _ADAPTERS[name].extra
 
 
 def canonical_name(name: str) -> str:
@@ -160,7 +175,7 @@ def _first_that_loads(model: ModelFile, config: BackendConfig) -> Backend:
     refused: list[str] = []
     errors: list[RtmposeInferError] = []
     for name, device in _candidates(config.device):
-        if _ending(model) not in _ADAPTERS[name][2]:
+        if _ending(model) not in _ADAPTERS[name].endings:
             continue
         if not is_installed(name):
             refused.append(f"{name}: not installed")
@@ -180,7 +195,7 @@ def _first_that_loads(model: ModelFile, config: BackendConfig) -> Backend:
         _log.info("backend auto: %s on %s%s for %s%s", name, info.device, precision, model.name, reason)
         return loaded
     if not errors:
-        extras = sorted({_EXTRAS[name] for name, (_, _, endings) in _ADAPTERS.items() if _ending(model) in endings})
+        extras = sorted({adapter.extra for adapter in _ADAPTERS.values() if _ending(model) in adapter.endings})
         raise BackendUnavailableError(
             f"no runtime for {model.name} is installed: pip install 'rtmpose-infer[{extras[0]}]'"
             f"{''.join(f', or [{extra}]' for extra in extras[1:])}."
@@ -226,28 +241,25 @@ def _ending(model: ModelFile) -> str:
 
 def is_installed(name: str) -> bool:
     """Return whether the package of a backend can be imported; ``name`` is one of ``backend_names``."""
-    package = _ADAPTERS[name][1]
     # A module that is loaded may have no spec to be found; None there means: not to be imported.
-    if package in sys.modules:
-        return sys.modules[package] is not None
+    if name in sys.modules:
+        return sys.modules[name] is not None
     try:
-        spec = importlib.util.find_spec(package)
+        spec = importlib.util.find_spec(name)
     except ImportError:  # an import hook's way of saying no
         return False
     return spec is not None and spec.origin is not None  # a folder that only bears the name has no origin
 
 
 def _load(name: str, model: ModelFile, config: BackendConfig) -> Backend:
-    module, _, endings = _ADAPTERS[name]
+    extra, endings = _ADAPTERS[name]
     readable = _ending(model) in endings
     if not is_installed(name):
         or_cuda = " (or [gpu] for CUDA)" if name == "onnxruntime" else ""
         also = "" if readable else f" (It reads {' and '.join(endings)} files, and {model.name} is none.)"
-        raise BackendUnavailableError(
-            f"{name} is not installed: pip install 'rtmpose-infer[{_EXTRAS[name]}]'{or_cuda}.{also}"
-        )
+        raise BackendUnavailableError(f"{name} is not installed: pip install 'rtmpose-infer[{extra}]'{or_cuda}.{also}")
     if not readable:
-        others = [other for other, (_, _, theirs) in _ADAPTERS.items() if _ending(model) in theirs]
+        others = [other for other, adapter in _ADAPTERS.items() if _ending(model) in adapter.endings]
         hint = "export it as ONNX"
         if ".param" in endings:
             hint = "`rtmpose export model.onnx -o model.param` makes one of SimCC pose networks and RTMDet"
@@ -255,5 +267,5 @@ def _load(name: str, model: ModelFile, config: BackendConfig) -> Backend:
             f"{name} reads {' and '.join(endings)} files, and {model.name} is none; {hint}, or use it with "
             f"backend={others[0]!r}."
         )
-    backend: Backend = importlib.import_module(module).load(model, config)
+    backend: Backend = importlib.import_module(f"rtmpose_infer.backends.{name}").load(model, config)
     return backend

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from rtmpose_infer.backends import backend_names, canonical_name, is_installed
+from rtmpose_infer.backends import backend_names, canonical_name, extra_of, is_installed
 from rtmpose_infer.doctor.cuda import cuda_findings, explain_cuda_failure
 from rtmpose_infer.doctor.files import cache_findings, model_findings
 from rtmpose_infer.doctor.findings import Examination, Finding, Severity
@@ -24,7 +24,6 @@ Ask = Callable[[Mapping[str, str]], Answer]
 
 _TIMEOUT_S = 90.0  # the first use of a GPU may compile kernels
 _AT_ONCE = 4
-_EXTRAS = {"onnxruntime": "cpu", "openvino": "openvino", "tensorrt": "tensorrt", "ncnn": "ncnn"}
 _OPENCV = ("opencv-python", "opencv-python-headless", "opencv-contrib-python", "opencv-contrib-python-headless")
 _CUDA_DEVICES = {"CUDAExecutionProvider", "TensorrtExecutionProvider", "NvTensorRTRTXExecutionProvider", "cuda"}
 # Providers that the GPU build always lists and most users do not have the libraries for.
@@ -79,7 +78,7 @@ def examine(*, require: Sequence[str] = (), ask: Ask = ask_in_worker) -> Examina
         runtime = runtimes.get(name)
         if runtime is None:
             found.append(
-                Finding(name, "note", f"{name} is not installed", f"pip install 'rtmpose-infer[{_EXTRAS[name]}]'")
+                Finding(name, "note", f"{name} is not installed", f"pip install 'rtmpose-infer[{extra_of(name)}]'")
             )
             continue
         found += _runtime(_Runtime(name, runtime, machine, versions), devices)
@@ -266,7 +265,9 @@ def _requirement(backend: str, device: str, found: Sequence[Finding]) -> Finding
     if any(map(fits, found)):
         return Finding(check, "ok", f"{what} is required, and works")
     related = [f.fix for f in found if f.check.partition(":")[0] in {backend, "cuda"} and f.severity != "ok" and f.fix]
-    extra = "gpu" if backend == "onnxruntime" and device.lower() in {"cuda", "gpu"} else _EXTRAS.get(backend, "cpu")
+    extra = "cpu" if backend == "auto" else extra_of(backend)
+    if backend == "onnxruntime" and device.lower() in {"cuda", "gpu"}:
+        extra = "gpu"
     fix = related[0] if related else f"pip install 'rtmpose-infer[{extra}]'"
     return Finding(check, "error", f"{what} is required, and does not work here", fix)
 
