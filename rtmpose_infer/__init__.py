@@ -7,6 +7,23 @@
             poses = tracker(frame)          # poses.keypoints, poses.keypoint_scores, poses.track_ids, …
 
 Importing this loads numpy and OpenCV and nothing else that is heavy; a runtime is imported when a network is loaded.
+
+Where things are; a module imports only from the lines below its own (``tool.importlinter`` in ``pyproject.toml``)::
+
+    cli                                         one file per command
+    benchmark, doctor, export, evaluation       what the commands do besides tracking
+    offline; demo_scene                         tracking whole videos; the film of ``rtmpose demo``
+    pose_tracker                                the pipeline, shared by trackers of one stream each
+    detector, estimator, one_stage              one network each: frames to boxes, boxes to poses, frames to poses
+    tracker                                     poses to poses with identities
+    video, drawing, formats                     frames in and out, overlays, files of results
+    batching                                    pictures through one loaded network
+    backends                                    one adapter per runtime, and the cache of compiled networks
+    preprocess, simcc, association, smoothing   the steps before, between and after the networks
+    zoo; model_spec, onnx_file                  model names to files; what a model file says of itself
+    geometry, calibration, cache, machine       boxes and transforms, scores to probabilities, kept files, hardware
+    results, skeletons, errors                  what is returned, what keypoints mean, what is raised
+    closing, dynamic_batching, picture_names, stages, workers   small helpers without imports of their own
 """
 
 from rtmpose_infer.backends.base import Backend, BackendConfig, BackendInfo, TensorSpec
