@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console, Group
@@ -21,6 +21,7 @@ from rtmpose_infer.benchmark import (
     run_benchmark,
 )
 from rtmpose_infer.cli._errors import wrong_usage
+from rtmpose_infer.cli._options import Detector, Pose, Threads, det_interval_from_text
 from rtmpose_infer.cli._paths import refuse_to_replace
 from rtmpose_infer.errors import InputError
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
@@ -36,8 +37,8 @@ def bench(  # a command's options
         str, typer.Option(help="Several backends to compare, such as ort,ov or ort:cpu,ort:cuda (with their devices).")
     ] = "",
     device: Annotated[str, typer.Option(help="Device of the backends that name none.")] = "auto",
-    detector: Annotated[str, typer.Option(help="Detector: a path or a name of the zoo.")] = DEFAULT_DETECTOR,
-    pose: Annotated[str, typer.Option(help="Pose network: a path or a name of the zoo.")] = DEFAULT_POSE,
+    detector: Detector = DEFAULT_DETECTOR,
+    pose: Pose = DEFAULT_POSE,
     persons: Annotated[
         str | None, typer.Option(help="Numbers of people in the made-up scene; 1,4,8 by default.")
     ] = None,
@@ -45,7 +46,7 @@ def bench(  # a command's options
     video: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Measure on this video.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="At most this many people in one pose call.")] = None,
     det_interval: Annotated[str, typer.Option(help="Detect on every n-th frame, or auto.")] = "5",
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads of one network call.")] = None,
+    threads: Threads = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, fp16, bf16 or int8; the model file's by default.")
     ] = None,
@@ -77,13 +78,13 @@ def bench(  # a command's options
             device=device,
             detector=detector,
             pose=pose,
-            persons=tuple(_whole(text, "--persons") for text in (persons or "1,4,8").split(",")),
+            persons=tuple(_whole(text) for text in (persons or "1,4,8").split(",")),
             video=video,
             frames=frames,
             rounds=rounds,
             starts=min(rounds, BenchmarkConfig.starts) if starts is None else starts,
             warmup=warmup,
-            det_interval=_interval(det_interval),
+            det_interval=det_interval_from_text(det_interval),
             batch=batch,
             threads=threads,
             precision=precision,
@@ -115,17 +116,9 @@ def _measured(config: BenchmarkConfig) -> Report:
         return run_benchmark(config, progress=lambda text, share: bar.update(task, description=text, completed=share))
 
 
-def _interval(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    if not (frames := _whole(text, "--det-interval")):
-        raise typer.BadParameter("it is a number of frames from 1 on, or auto", param_hint="--det-interval")
-    return frames
-
-
-def _whole(text: str, option: str) -> int:
+def _whole(text: str) -> int:
     if not text.strip().isdecimal():
-        raise typer.BadParameter(f"{text!r} is no whole number", param_hint=option)
+        raise typer.BadParameter(f"{text!r} is no whole number", param_hint="--persons")
     return int(text)
 
 

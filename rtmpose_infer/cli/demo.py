@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rtmpose_infer.cli._errors import reported_errors, wrong_usage
+from rtmpose_infer.cli._options import Backend, Detector, Device, Pose
 from rtmpose_infer.cli._outputs import TrackOptions
 from rtmpose_infer.cli.track import run_track
 from rtmpose_infer.pose_tracker import DEFAULT_DETECTOR, DEFAULT_POSE
@@ -18,10 +19,10 @@ __all__ = ["demo"]
 def demo(  # one parameter an option
     output: Annotated[Path, typer.Option("-o", "--output", help="Annotated video.")] = Path("demo.mp4"),
     json: Annotated[Path | None, typer.Option("--json", help="Results as JSON; by default beside the video.")] = None,
-    detector: Annotated[str, typer.Option(help="Person detector: a file, or a name of the zoo.")] = DEFAULT_DETECTOR,
-    pose: Annotated[str, typer.Option(help="Pose network: a file, or a name of the zoo.")] = DEFAULT_POSE,
-    backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino, tensorrt or ncnn.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, gpu, or a device that the backend knows.")] = "auto",
+    detector: Detector = DEFAULT_DETECTOR,
+    pose: Pose = DEFAULT_POSE,
+    backend: Backend = "auto",
+    device: Device = "auto",
     seconds: Annotated[float, typer.Option(min=0.1, max=600, help="Length of the film.")] = 10.0,
 ) -> None:
     """Track two people who cross, in a film made from scikit-image's photographs; needs no camera and no download."""

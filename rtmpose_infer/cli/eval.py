@@ -15,6 +15,7 @@ from rich.progress import track as with_progress
 from rich.table import Table
 
 from rtmpose_infer.cli._errors import reported_errors, wrong_usage
+from rtmpose_infer.cli._options import Backend, Detector, Device, Pose, Threads, det_interval_from_text
 from rtmpose_infer.cli._paths import refuse_to_replace
 from rtmpose_infer.detector import PersonDetector
 from rtmpose_infer.errors import InputError, MediaError
@@ -51,13 +52,6 @@ __all__ = ["app"]
 app = typer.Typer(no_args_is_help=True, help="Measure accuracy against annotations.")
 Item = TypeVar("Item")
 
-_Detector = Annotated[str, typer.Option(help="Person detector: a file, or a name that `rtmpose models list` shows.")]
-_Pose = Annotated[str, typer.Option(help="Pose network: a file or a name.")]
-_Backend = Annotated[str, typer.Option(help="auto, onnxruntime, openvino, tensorrt or ncnn.")]
-_Device = Annotated[str, typer.Option(help="auto, cpu, gpu, or a device that the backend knows.")]
-_Threads = Annotated[
-    int | None, typer.Option(min=1, help="Threads of one network call; by default the backend decides.")
-]
 _Json = Annotated[Path | None, typer.Option("--json", help="Write every figure here.")]
 
 
@@ -80,8 +74,8 @@ class Similarity(str, Enum):
 def pose(
     annotations: Annotated[Path, typer.Option(help="COCO or COCO-WholeBody keypoint annotations.")],
     images: Annotated[Path, typer.Option(help="Folder of the annotated pictures.")],
-    detector: _Detector = DEFAULT_DETECTOR,
-    pose: _Pose = DEFAULT_POSE,
+    detector: Detector = DEFAULT_DETECTOR,
+    pose: Pose = DEFAULT_POSE,
     boxes: Annotated[Boxes, typer.Option(help="Estimate poses in the detector's boxes or in the annotated ones.")] = (
         Boxes.DETECTOR
     ),
@@ -97,9 +91,9 @@ def pose(
         ),
     ] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many pictures.")] = None,
-    backend: _Backend = "auto",
-    device: _Device = "auto",
-    threads: _Threads = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
     json: _Json = None,
 ) -> None:
     """Measure poses by COCO's figures (AP and AR over object keypoint similarity), by size, part and joint."""
@@ -134,14 +128,14 @@ def track(
         Similarity, typer.Option(help="Compare people by boxes or by joints; auto: by joints where both have them.")
     ] = Similarity.AUTO,
     threshold: Annotated[float, typer.Option(min=0.05, max=0.95, help="Similarity from which two are the same.")] = 0.5,
-    detector: _Detector = DEFAULT_DETECTOR,
-    pose: _Pose = DEFAULT_POSE,
+    detector: Detector = DEFAULT_DETECTOR,
+    pose: Pose = DEFAULT_POSE,
     det_interval: Annotated[
         str, typer.Option(metavar="N|auto", help="Run the detector on every N-th frame, or when it is needed.")
     ] = "5",
-    backend: _Backend = "auto",
-    device: _Device = "auto",
-    threads: _Threads = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
     json: _Json = None,
 ) -> None:
     """Measure identities (IDF1, MOTA, HOTA, switches) and the steadiness and lag of joints."""
@@ -151,9 +145,8 @@ def track(
             raise typer.BadParameter("pass either --video, to track it, or --detections, to judge a file")
         there, sigmas = _load_truth(truth)
         if video is not None:
-            interval: Any = int(det_interval) if det_interval.isdecimal() else det_interval
             with wrong_usage():
-                config = TrackerConfig(det_interval=interval)
+                config = TrackerConfig(det_interval=det_interval_from_text(det_interval))
             pipeline = PosePipeline(detector=detector, pose=pose, backend=backend, device=device, threads=threads)
             with pipeline, PoseTracker(pipeline, config=config) as tracker:
                 found = [people_from_poses(poses) for poses in _tracked(tracker, video)]
@@ -178,10 +171,10 @@ def calibrate(
     annotations: Annotated[Path, typer.Option(help="COCO keypoint annotations that the network was not trained on.")],
     images: Annotated[Path, typer.Option(help="Folder of the annotated pictures.")],
     output: Annotated[Path, typer.Option("-o", "--output", help="The calibrated copy of the network, .onnx.")],
-    pose: _Pose = DEFAULT_POSE,
-    backend: _Backend = "auto",
-    device: _Device = "auto",
-    threads: _Threads = None,
+    pose: Pose = DEFAULT_POSE,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
     json: _Json = None,
 ) -> None:
     """Learn how likely joints are right by their score, and store it in a copy of the network.

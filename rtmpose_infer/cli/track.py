@@ -8,7 +8,7 @@ from dataclasses import replace
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
@@ -17,6 +17,7 @@ from rich.console import Console
 from rtmpose_infer.cli._display import Display, Window, summarise
 from rtmpose_infer.cli._errors import FAILED, INTERRUPTED, reported_errors, wrong_usage
 from rtmpose_infer.cli._offline import check_offline, run_offline
+from rtmpose_infer.cli._options import Backend, Detector, Device, Pose, Threads, det_interval_from_text
 from rtmpose_infer.cli._outputs import TrackOptions, is_single_picture, open_outputs
 from rtmpose_infer.cli._streams import RunReport, Stream, run_streams, signals_as_interrupt
 from rtmpose_infer.errors import InputError
@@ -76,18 +77,14 @@ def track(  # one parameter an option
     format_: Annotated[
         ResultFormat | None, typer.Option("--format", help="What --json writes; native by default.")
     ] = None,
-    detector: Annotated[
-        str, typer.Option(help="Person detector: a file, or a name that `rtmpose models list` shows.")
-    ] = DEFAULT_DETECTOR,
-    pose: Annotated[str, typer.Option(help="Pose network: a file or a name.")] = DEFAULT_POSE,
+    detector: Detector = DEFAULT_DETECTOR,
+    pose: Pose = DEFAULT_POSE,
     one_stage: Annotated[
         str | None, typer.Option(help="One network for both (RTMO), in place of --detector and --pose.")
     ] = None,
-    backend: Annotated[str, typer.Option(help="auto, onnxruntime, openvino, tensorrt or ncnn.")] = "auto",
-    device: Annotated[str, typer.Option(help="auto, cpu, gpu, or a device that the backend knows.")] = "auto",
-    threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads of one network call; by default the backend decides.")
-    ] = None,
+    backend: Backend = "auto",
+    device: Device = "auto",
+    threads: Threads = None,
     det_interval: Annotated[
         str,
         typer.Option(metavar="N|auto", help="Run the detector on every N-th frame, or (not --offline) when needed."),
@@ -140,7 +137,7 @@ def track(  # one parameter an option
             backend=backend,
             device=device,
             threads=threads,
-            det_interval=_det_interval(det_interval),
+            det_interval=det_interval_from_text(det_interval),
             max_people=max_people,
             score_threshold=score_threshold,
             keypoint_threshold=keypoint_threshold,
@@ -270,15 +267,6 @@ def _poses_alone(pipeline: PosePipeline, most: int | None, batch: Mapping[int, F
     if most is not None:
         found = [poses[np.argsort(-poses.bbox_scores, kind="stable")[:most]] for poses in found]
     return dict(zip(batch, found, strict=True))
-
-
-def _det_interval(text: str) -> int | Literal["auto"]:
-    if text == "auto":
-        return "auto"
-    if not text.isdecimal() or int(text) < 1:
-        message = f"expected a number of frames from 1 or 'auto', got {text!r}"
-        raise typer.BadParameter(message, param_hint="--det-interval")
-    return int(text)
 
 
 def _tracker_config(options: TrackOptions) -> TrackerConfig:

@@ -106,7 +106,7 @@ def test_few_frames_need_no_further_options(run):
     [
         (["--backend", "tensorflow"], "unknown backend 'tensorflow'"),
         (["--persons", "many"], "'many' is no whole number"),
-        (["--det-interval", "often"], "'often' is no whole number"),
+        (["--det-interval", "often"], "or 'auto', got 'often'"),
         (["--persons", "0"], "persons must be"),
         (["--video", "/nowhere.mp4"], "does not exist"),
     ],
