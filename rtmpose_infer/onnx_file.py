@@ -92,19 +92,18 @@ def read_onnx_header(model: Path | bytes, *, name: str = "") -> OnnxHeader:
     return _read(model, name, _model)
 
 
-def external_data_locations(model: Path | bytes, *, name: str = "") -> frozenset[str]:
+def external_data_locations(model: Path | bytes) -> frozenset[str]:
     """Return where the ONNX model says that weights lie outside of it, as it writes that.
 
     These should be paths relative to the model's folder, but nothing about them has been checked.
 
     Args:
         model: Path of the file, or its content.
-        name: How messages call the model; the path by default.
 
     Raises:
         ModelError: The file is missing, truncated or not ONNX.
     """
-    return _read(model, name, _locations)
+    return _read(model, "", _locations)
 
 
 def _read(model: Path | bytes, name: str, reader: Callable[[memoryview], _Told]) -> _Told:

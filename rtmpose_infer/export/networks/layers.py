@@ -11,7 +11,6 @@ Batch-norm constants are not stored in a checkpoint. Two settings occur in the f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -199,12 +198,14 @@ class CSPLayer(nn.Module):
 class SPPBottleneck(nn.Module):
     """Spatial pyramid pooling: the map beside its own maxima over growing windows."""
 
-    def __init__(self, channels: int, *, kernel_sizes: Sequence[int] = (5, 9, 13), norm: Norm = TORCH_NORM) -> None:
+    kernel_sizes = (5, 9, 13)
+
+    def __init__(self, channels: int, *, norm: Norm = TORCH_NORM) -> None:
         super().__init__()
         mid = channels // 2
         self.conv1 = ConvModule(channels, mid, 1, norm=norm)
-        self.poolings = nn.ModuleList(nn.MaxPool2d(k, stride=1, padding=k // 2) for k in kernel_sizes)
-        self.conv2 = ConvModule(mid * (len(kernel_sizes) + 1), channels, 1, norm=norm)
+        self.poolings = nn.ModuleList(nn.MaxPool2d(k, stride=1, padding=k // 2) for k in self.kernel_sizes)
+        self.conv2 = ConvModule(mid * (len(self.kernel_sizes) + 1), channels, 1, norm=norm)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return a map of the same shape."""

@@ -32,7 +32,6 @@ class RTMDetSepBNHead(nn.Module):
         share_conv: Whether all levels use level 0's convolution weights (each keeps its own batch norm).
         exp_on_reg: Whether the raw distances pass through an exponential.
         depthwise: Depthwise-separable convolutions in place of dense ones.
-        strides: Input pixels per cell, per level.
     """
 
     def __init__(
@@ -45,10 +44,8 @@ class RTMDetSepBNHead(nn.Module):
         share_conv: bool = True,
         exp_on_reg: bool = True,
         depthwise: bool = False,
-        strides: Sequence[int] = STRIDES,
     ) -> None:
         super().__init__()
-        self.strides = tuple(strides)
         self.exp_on_reg = exp_on_reg
 
         def tower() -> nn.ModuleList:
@@ -57,10 +54,10 @@ class RTMDetSepBNHead(nn.Module):
                 for i in range(stacked_convs)
             )
 
-        self.cls_convs = nn.ModuleList(tower() for _ in self.strides)
-        self.reg_convs = nn.ModuleList(tower() for _ in self.strides)
-        self.rtm_cls = nn.ModuleList(nn.Conv2d(feat_channels, num_classes, 1) for _ in self.strides)
-        self.rtm_reg = nn.ModuleList(nn.Conv2d(feat_channels, 4, 1) for _ in self.strides)
+        self.cls_convs = nn.ModuleList(tower() for _ in STRIDES)
+        self.reg_convs = nn.ModuleList(tower() for _ in STRIDES)
+        self.rtm_cls = nn.ModuleList(nn.Conv2d(feat_channels, num_classes, 1) for _ in STRIDES)
+        self.rtm_reg = nn.ModuleList(nn.Conv2d(feat_channels, 4, 1) for _ in STRIDES)
         if share_conv:
             _share_convolutions(self.cls_convs)
             _share_convolutions(self.reg_convs)
@@ -71,7 +68,7 @@ class RTMDetSepBNHead(nn.Module):
         Distances are from the cell's top-left corner to the box's left, top, right and bottom edge, in input pixels.
         """
         logits, distances = [], []
-        for level, (feature, stride) in enumerate(zip(maps, self.strides, strict=True)):
+        for level, (feature, stride) in enumerate(zip(maps, STRIDES, strict=True)):
             cls_feature = reg_feature = feature
             for conv in self.cls_convs[level]:  # type: ignore[attr-defined]
                 cls_feature = conv(cls_feature)

@@ -232,7 +232,8 @@ class HybridEncoder(nn.Module):
 class RTMOHeadModule(nn.Module):
     """Per level: half of the channels score the cell, the other half give box, visibility and pose vector.
 
-    ``out_kpt_reg`` is a proxy regression that only training uses; every checkpoint carries its tensors.
+    The one class is a person. ``out_kpt_reg`` is a proxy regression that only training uses; every checkpoint carries its
+    tensors.
 
     Args:
         num_keypoints: Keypoints K.
@@ -240,8 +241,6 @@ class RTMOHeadModule(nn.Module):
         cls_channels: Channels of the classification tower.
         pose_channels: Channels of the pose tower, in ``NUM_GROUPS`` groups.
         pose_vec_channels: Length of a pose vector.
-        num_classes: Classes.
-        stacked_convs: Convolutions of the classification tower; the pose tower has twice as many.
     """
 
     def __init__(
@@ -252,8 +251,6 @@ class RTMOHeadModule(nn.Module):
         cls_channels: int,
         pose_channels: int,
         pose_vec_channels: int,
-        num_classes: int = 1,
-        stacked_convs: int = 2,
     ) -> None:
         super().__init__()
 
@@ -274,9 +271,9 @@ class RTMOHeadModule(nn.Module):
         def outputs(source: int, target: int) -> nn.ModuleList:
             return nn.ModuleList(nn.Conv2d(source, target, 1) for _ in STRIDES)
 
-        self.conv_cls = nn.ModuleList(tower(cls_channels, stacked_convs, 1) for _ in STRIDES)
-        self.out_cls = outputs(cls_channels, num_classes)
-        self.conv_pose = nn.ModuleList(tower(pose_channels, 2 * stacked_convs, NUM_GROUPS) for _ in STRIDES)
+        self.conv_cls = nn.ModuleList(tower(cls_channels, 2, 1) for _ in STRIDES)
+        self.out_cls = outputs(cls_channels, 1)
+        self.conv_pose = nn.ModuleList(tower(pose_channels, 4, NUM_GROUPS) for _ in STRIDES)
         self.out_bbox = outputs(pose_channels, 4)
         self.out_kpt_reg = outputs(pose_channels, 2 * num_keypoints)
         self.out_kpt_vis = outputs(pose_channels, num_keypoints)

@@ -116,7 +116,6 @@ class YOLOXHead(nn.Module):
         feat_channels: Channels inside the head.
         stacked_convs: Convolutions before each prediction.
         depthwise: Depthwise-separable convolutions in place of dense ones.
-        strides: Input pixels per cell, per level.
     """
 
     def __init__(
@@ -127,10 +126,8 @@ class YOLOXHead(nn.Module):
         feat_channels: int,
         stacked_convs: int = 2,
         depthwise: bool = False,
-        strides: Sequence[int] = STRIDES,
     ) -> None:
         super().__init__()
-        self.strides = tuple(strides)
 
         def tower() -> nn.Sequential:
             return nn.Sequential(
@@ -146,11 +143,11 @@ class YOLOXHead(nn.Module):
                 )
             )
 
-        self.multi_level_cls_convs = nn.ModuleList(tower() for _ in self.strides)
-        self.multi_level_reg_convs = nn.ModuleList(tower() for _ in self.strides)
-        self.multi_level_conv_cls = nn.ModuleList(nn.Conv2d(feat_channels, num_classes, 1) for _ in self.strides)
-        self.multi_level_conv_reg = nn.ModuleList(nn.Conv2d(feat_channels, 4, 1) for _ in self.strides)
-        self.multi_level_conv_obj = nn.ModuleList(nn.Conv2d(feat_channels, 1, 1) for _ in self.strides)
+        self.multi_level_cls_convs = nn.ModuleList(tower() for _ in STRIDES)
+        self.multi_level_reg_convs = nn.ModuleList(tower() for _ in STRIDES)
+        self.multi_level_conv_cls = nn.ModuleList(nn.Conv2d(feat_channels, num_classes, 1) for _ in STRIDES)
+        self.multi_level_conv_reg = nn.ModuleList(nn.Conv2d(feat_channels, 4, 1) for _ in STRIDES)
+        self.multi_level_conv_obj = nn.ModuleList(nn.Conv2d(feat_channels, 1, 1) for _ in STRIDES)
 
     def forward(self, maps: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Return, per level, class logits ``[n, C, h, w]``, boxes ``[n, 4, h, w]`` and objectness logits.
