@@ -25,7 +25,7 @@ import numpy as np
 from rtmpose_infer.backends.base import joined
 from rtmpose_infer.backends.engine_cache import model_digest
 from rtmpose_infer.closing import Closing
-from rtmpose_infer.errors import ModelError
+from rtmpose_infer.errors import InputError, ModelError
 from rtmpose_infer.preprocess import InputBuffer
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from rtmpose_infer.preprocess import Frame
     from rtmpose_infer.stages import StageClock
 
-__all__ = ["HeldNetwork", "batch_plan", "check_input", "run_in_batches"]
+__all__ = ["HeldNetwork", "batch_plan", "check_filter", "check_input", "run_in_batches"]
 
 _LARGEST_BATCH = 64
 _CPU_CALL_PIXELS = 8 * 256 * 192
@@ -44,7 +44,7 @@ _BOUNDED_ON_CPU = {"onnxruntime", "openvino"}
 
 
 class HeldNetwork(Closing):
-    """Base of whatever runs pictures through one loaded network, from several threads at once.
+    """Base of the detector and both estimators: runs pictures through one loaded network, from several threads at once.
 
     Attributes:
         backend: The network.
@@ -65,11 +65,11 @@ class HeldNetwork(Closing):
         self._most = max(_CPU_CALL_PIXELS // (width * height), 1) if on_cpu else _LARGEST_BATCH
 
     def _note_file(self, model: ModelFile) -> None:
-        """Remember where the network came from; what was in an archive is not kept for that, but its digest is."""
+        """Remember the network's file for ``fingerprint``; of a network out of an archive only its digest."""
         self._came_from = model_digest(model.data) if isinstance(model.data, bytes) else model.data
 
     def fingerprint(self) -> dict[str, Any]:
-        """Return what tells this network's answers from another's, as JSON has it: form, options, and its file's digest.
+        """Return what this network's answers depend on, as JSON values: its spec, its options and its file's digest.
 
         Raises:
             ModelError: The file has gone, or cannot be read.
@@ -178,6 +178,11 @@ def run_in_batches(
 def check_input(backend: Backend, spec: ModelSpec, name: str) -> None:
     """Check that the network takes one batch of pictures of the form that its file promised.
 
+    Args:
+        backend: The network.
+        spec: What its file promised.
+        name: How messages call it.
+
     Raises:
         ModelError: It takes something else.
     """
@@ -194,3 +199,22 @@ def check_input(backend: Backend, spec: ModelSpec, name: str) -> None:
             f"{name}: expected one input (n, {', '.join(map(str, picture))}) {dtype}, got {got}. Pass the "
             "input_size_wh that the model was made for, or export it again."
         )
+
+
+def check_filter(score_threshold: float, iou_threshold: float, **most: int) -> None:
+    """Check the options that say which of a network's boxes are kept.
+
+    Args:
+        score_threshold: From 0 to 1.
+        iou_threshold: From 0 to 1.
+        most: Name and value of the option that bounds how many are kept.
+
+    Raises:
+        InputError: A threshold is outside of 0 to 1, or the bound is no whole number from 1 on.
+    """
+    for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
+        if not 0 <= value <= 1:
+            raise InputError(f"{name} must be 0 to 1, got {value}.")
+    for name, count in most.items():
+        if not isinstance(count, (int, np.integer)) or count < 1:
+            raise InputError(f"{name} must be a whole number from 1 on, got {count!r}.")

@@ -50,6 +50,10 @@ def cache_dir() -> Path:
 def atomic_write(path: Path, data: bytes) -> None:
     """Write a file so that at every moment ``path`` holds the old content or all of the new one.
 
+    Args:
+        path: The file; its folder is made where it is missing. Everybody may read it.
+        data: The new content.
+
     Raises:
         OSError: The folder cannot be written.
     """

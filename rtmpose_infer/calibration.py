@@ -39,6 +39,10 @@ class Calibration:
     def from_mapping(cls, data: Mapping[str, Any], *, num_keypoints: int) -> Calibration:
         """Return the calibration that a model's metadata holds.
 
+        Args:
+            data: What ``as_mapping`` returned.
+            num_keypoints: The network's joints, K.
+
         Raises:
             ModelError: It is of an unknown method, malformed, or for another number of joints.
         """

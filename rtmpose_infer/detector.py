@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.backends import Backend, BackendConfig, load_backend, own_form
-from rtmpose_infer.batching import HeldNetwork, check_input
+from rtmpose_infer.batching import HeldNetwork, check_filter, check_input
 from rtmpose_infer.errors import InputError, OutputMismatchError
 from rtmpose_infer.geometry import clip_boxes, nms
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
@@ -76,7 +76,7 @@ class PersonDetector(HeldNetwork):
         backend_config: BackendConfig | None = None,
         **model_options: Any,
     ) -> None:
-        _check_options(score_threshold, iou_threshold, max_detections)
+        check_filter(score_threshold, iou_threshold, max_detections=max_detections)
         path = resolve(model, task="detection")
         known = spec_fields(model, path) | model_options
         file = own_form(load_model_file(path, task="detection", **known), backend, **known)
@@ -102,7 +102,21 @@ class PersonDetector(HeldNetwork):
         label: int | str | None = 0,
         max_detections: int = 100,
     ) -> Self:
-        """Return a detector around a network that is loaded already, such as a ``CallableBackend``."""
+        """Return a detector around a network that is loaded already, such as a ``CallableBackend``.
+
+        Args:
+            backend: The network; closed with the detector.
+            spec: What it wants and gives.
+            score_threshold: See ``PersonDetector``, as the options below.
+            iou_threshold: Likewise.
+            label: Likewise.
+            max_detections: Likewise.
+
+        Raises:
+            ModelError: The network does not take the pictures that the spec promises.
+            OutputMismatchError: It lacks the outputs that the spec promises.
+            InputError: An option is out of range.
+        """
         detector = cls.__new__(cls)
         cls._set_up(
             detector,
@@ -125,7 +139,7 @@ class PersonDetector(HeldNetwork):
         label: int | str | None,
         max_detections: int,
     ) -> None:
-        _check_options(score_threshold, iou_threshold, max_detections)
+        check_filter(score_threshold, iou_threshold, max_detections=max_detections)
         self._hold(
             backend,
             spec,
@@ -166,7 +180,15 @@ class PersonDetector(HeldNetwork):
     def predict_batch(
         self, frames: Sequence[npt.NDArray[np.uint8]], *, clock: StageClock = NO_CLOCK
     ) -> list[Detections]:
-        """Return the boxes in each of several frames, which may differ in size, in as few network calls as are worth it."""
+        """Return the boxes in each of several frames, in as few network calls as are worth it.
+
+        Args:
+            frames: (H, W, 3) uint8, BGR, each; they may differ in size.
+            clock: See ``predict``.
+
+        Raises:
+            RtmposeInferError: What ``predict`` raises.
+        """
         self.backend.check_open()
         checked = [check_frame(frame) for frame in frames]
         if not checked:
@@ -208,14 +230,6 @@ class PersonDetector(HeldNetwork):
 
 
 Found = list[tuple[Floats, Floats, npt.NDArray[np.int64]]]
-
-
-def _check_options(score_threshold: float, iou_threshold: float, max_detections: int) -> None:
-    for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-        if not 0 <= value <= 1:
-            raise InputError(f"{name} must be 0 to 1, got {value}.")
-    if not isinstance(max_detections, (int, np.integer)) or max_detections < 1:
-        raise InputError(f"max_detections must be a whole number from 1 on, got {max_detections!r}.")
 
 
 def _label_index(label: int | str | None, class_names: tuple[str, ...]) -> int | None:

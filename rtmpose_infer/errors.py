@@ -14,7 +14,7 @@
     │   ├── InferenceError               the runtime failed while running a network
     │   └── ClosedError                  used after ``close()``
     ├── MediaError (OSError)             a video, picture or stream that cannot be read or written
-    └── ExportError
+    └── ExportError                      a network that cannot be exported in this form
         ├── CheckpointError              a checkpoint that cannot be read safely or is of no known network
         ├── EngineBuildError             a runtime refused to build its engine
         └── ParityError                  the exported network does not compute what the source computes

@@ -78,7 +78,17 @@ class PoseEstimator(HeldNetwork):
 
     @classmethod
     def from_backend(cls, backend: Backend, spec: ModelSpec) -> Self:
-        """Return an estimator around a network that is loaded already, such as a ``CallableBackend``."""
+        """Return an estimator around a network that is loaded already, such as a ``CallableBackend``.
+
+        Args:
+            backend: The network; closed with the estimator.
+            spec: What it wants and gives.
+
+        Raises:
+            ModelError: The network does not take the pictures that the spec promises, or its skeleton is unknown, or it
+                cannot make the flip test that the spec asks for.
+            OutputMismatchError: It lacks the outputs that the spec promises.
+        """
         estimator = cls.__new__(cls)
         cls._set_up(estimator, backend, spec)
         return estimator
@@ -115,8 +125,8 @@ class PoseEstimator(HeldNetwork):
             bboxes_xyxy: (N, 4) boxes, x1 y1 x2 y2 in frame pixels, tight around the persons (the network's own
                 padding is added). They may reach beyond the frame; a box wholly outside gives a pose without joints.
             bbox_scores: (N,) scores to report; 1 by default.
-            view: Which half of a flip test to make, for callers who see the same person many times; the default makes
-                it as the model says.
+            view: ``"all"``: the crop, and with a flip test the mirrored crop too, averaged. ``"plain"``, ``"mirrored"``: one
+                half of a flip test, for callers who see the same person in many frames.
             clock: Is lapped after the stages ``crop``, ``pose`` and ``decode_pose``.
 
         Raises:
@@ -143,6 +153,9 @@ class PoseEstimator(HeldNetwork):
             pictures: For each frame: the frame, its boxes, and the boxes' scores or None; see ``predict``.
             view: See ``predict``.
             clock: See ``predict``.
+
+        Raises:
+            RtmposeInferError: What ``predict`` raises.
         """
         self.backend.check_open()
         if view == "mirrored" and not self.spec.flip_test:
@@ -166,7 +179,7 @@ class PoseEstimator(HeldNetwork):
                     begin, stop = max(first, before + start), min(first + len(crops), before + end)
                     if begin < stop:
                         rows = crops[begin - first : stop - first]
-                        if before and begin - before >= first:  # cut for this very call
+                        if before and begin - before >= first:  # its plain crop is among these rows
                             mirror_into(crops[begin - before - first : stop - before - first], rows)
                             continue
                         crop_into(frame, transform[begin - before : stop - before], rows)

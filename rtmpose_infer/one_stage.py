@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.backends import Backend, BackendConfig, load_backend
-from rtmpose_infer.batching import HeldNetwork, check_input
-from rtmpose_infer.errors import InputError, ModelError, OutputMismatchError
+from rtmpose_infer.batching import HeldNetwork, check_filter, check_input
+from rtmpose_infer.errors import ModelError, OutputMismatchError
 from rtmpose_infer.geometry import CropTransform, clip_boxes, crop_transform, nms
 from rtmpose_infer.model_spec import ModelSpec, load_model_file
 from rtmpose_infer.preprocess import check_frame, crop_into
@@ -74,7 +74,7 @@ class OneStageEstimator(HeldNetwork):
         backend_config: BackendConfig | None = None,
         **model_options: Any,
     ) -> None:
-        _check_options(score_threshold, iou_threshold, max_people)
+        check_filter(score_threshold, iou_threshold, max_people=max_people)
         path = resolve(model, task="one_stage")
         file = load_model_file(path, task="one_stage", **(spec_fields(model, path) | model_options))
         config = backend_config or BackendConfig(device=device, threads=threads)
@@ -97,7 +97,20 @@ class OneStageEstimator(HeldNetwork):
         iou_threshold: float = 0.65,
         max_people: int = 100,
     ) -> Self:
-        """Return an estimator around a network that is loaded already, such as a ``CallableBackend``."""
+        """Return an estimator around a network that is loaded already, such as a ``CallableBackend``.
+
+        Args:
+            backend: The network; closed with the estimator.
+            spec: What it wants and gives.
+            score_threshold: See ``OneStageEstimator``, as the options below.
+            iou_threshold: Likewise.
+            max_people: Likewise.
+
+        Raises:
+            ModelError: The network does not take the pictures that the spec promises.
+            OutputMismatchError: It lacks the outputs that the spec promises.
+            InputError: An option is out of range.
+        """
         estimator = cls.__new__(cls)
         cls._set_up(
             estimator,
@@ -112,7 +125,7 @@ class OneStageEstimator(HeldNetwork):
     def _set_up(
         self, backend: Backend, spec: ModelSpec, *, score_threshold: float, iou_threshold: float, max_people: int
     ) -> None:
-        _check_options(score_threshold, iou_threshold, max_people)
+        check_filter(score_threshold, iou_threshold, max_people=max_people)
         if spec.skeleton is None:
             raise ModelError("the one-stage network's skeleton is unknown; pass skeleton=….")
         self._hold(
@@ -151,7 +164,15 @@ class OneStageEstimator(HeldNetwork):
         return self.predict_batch([frame], clock=clock)[0]
 
     def predict_batch(self, frames: Sequence[npt.NDArray[np.uint8]], *, clock: StageClock = NO_CLOCK) -> list[Poses]:
-        """Return the people in each of several frames, which may differ in size, in as few network calls as are worth it."""
+        """Return the people in each of several frames, in as few network calls as are worth it.
+
+        Args:
+            frames: (H, W, 3) uint8, BGR, each; they may differ in size.
+            clock: See ``predict``.
+
+        Raises:
+            RtmposeInferError: What ``predict`` raises.
+        """
         self.backend.check_open()
         checked = [check_frame(frame) for frame in frames]
         if not checked:
@@ -213,11 +234,3 @@ class OneStageEstimator(HeldNetwork):
             skeleton=self.skeleton,
             frame_size_wh=size_wh,
         )
-
-
-def _check_options(score_threshold: float, iou_threshold: float, max_people: int) -> None:
-    for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-        if not 0 <= value <= 1:
-            raise InputError(f"{name} must be 0 to 1, got {value}.")
-    if not isinstance(max_people, (int, np.integer)) or max_people < 1:
-        raise InputError(f"max_people must be a whole number from 1 on, got {max_people!r}.")

@@ -217,6 +217,7 @@ class PosePipeline(Closing):
             InputError: A frame or a timestamp cannot be used; the message names the stream and no stream's state has
                 changed.
             InferenceError: A runtime failed; no stream's state has changed.
+            ClosedError: The pipeline is closed.
         """
         timestamps_s = timestamps_s or {}
         with self._streams_lock:
@@ -516,11 +517,11 @@ class PoseTracker(Closing):
             The people seen in this frame, with ``track_ids``.
 
         Raises:
-            InputError: The frame, boxes or time cannot be used (ShapeError, DTypeError).
+            InputError: The frame, boxes or time cannot be used (ShapeError, DTypeError). After this and any other error the
+                tracker's state is as before this frame.
             InferenceError: A runtime failed.
+            OutputMismatchError: A network's outputs are not what its file promised.
             ClosedError: The tracker is closed.
-
-        After any error the tracker's state is as before this frame.
         """
         with self._lock:
             if self._closed:
@@ -541,6 +542,14 @@ class PoseTracker(Closing):
 
         Frames are taken in the order of the calls. The frame must not be changed before the result is there. A frame that
         is under way when the call is cancelled is taken all the same.
+
+        Args:
+            frame: See ``__call__``, as for the errors.
+            timestamp_s: See ``__call__``.
+            bboxes_xyxy: See ``__call__``.
+
+        Raises:
+            ClosedError: The tracker is closed.
         """
         import asyncio  # most services never await, and it would be a fifth of this package's import time
 

@@ -171,7 +171,7 @@ class Poses:
         timestamp_s: float | None = None,
         frame_size_wh: tuple[int, int] | None = None,
     ) -> Poses:
-        """Return a frame without people; ``tracked`` gives it an empty ``track_ids``."""
+        """Return a frame without people; ``tracked`` gives it an empty ``track_ids``, the rest is as in ``Poses``."""
         k = skeleton.num_keypoints
         return cls(
             keypoints=np.zeros((0, k, 2), np.float32),
@@ -222,4 +222,5 @@ class Poses:
 
 
 def _rows(index: Index) -> Any:
+    """Return the index in a form that keeps the axis of people: an integer becomes a list of one."""
     return [int(index)] if isinstance(index, (int, np.integer)) and not isinstance(index, bool) else index

@@ -1,4 +1,4 @@
-"""Compiled networks kept between runs: found by everything they depend on, and never believed without a look.
+"""Compiled networks kept between runs: found by everything they depend on, and checked before they are used.
 
 A runtime that is handed a damaged engine may crash rather than complain, and one that was built for another device,
 version or shape may run and be wrong. So a file carries the description of what it was built from and the hash of its
@@ -48,7 +48,7 @@ class EngineCache:
         return self.folder / f"{hashlib.sha256(_text(key)).hexdigest()[:32]}.{kind}"
 
     def load(self, key: Mapping[str, Any], *, kind: str = "engine") -> bytes | None:
-        """Return the content for a key; None if there is none, or it is damaged or of another key."""
+        """Return the content for a key (see ``path``); None if there is none, or it is damaged or of another key."""
         path = self.path(key, kind=kind)
         try:
             data = path.read_bytes()
@@ -66,7 +66,7 @@ class EngineCache:
         return content
 
     def store(self, key: Mapping[str, Any], content: bytes, *, kind: str = "engine") -> None:
-        """Keep the content for a key; where the folder cannot be written, only a warning says so."""
+        """Keep the content for a key (see ``path``); where the folder cannot be written, only a warning says so."""
         path = self.path(key, kind=kind)
         digest = hashlib.sha256(content).hexdigest().encode()
         try:

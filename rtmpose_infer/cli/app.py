@@ -37,7 +37,10 @@ def _common(
         int, typer.Option("--verbose", "-v", count=True, help="Say what is done; twice: every detail.")
     ] = 0,
     _: Annotated[
-        bool, typer.Option("--version", callback=lambda wanted: _version(wanted=wanted), is_eager=True)
+        bool,
+        typer.Option(
+            "--version", callback=lambda wanted: _version(wanted=wanted), is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     """Set up what every command shares."""

@@ -1,1 +1,1 @@
-"""How good tracks are, measured against ground truth."""
+"""How good poses, tracks and scores are, measured against ground truth."""

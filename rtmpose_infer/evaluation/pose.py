@@ -44,7 +44,7 @@ _PARTS = (
 _WHOLE_BODY_KEYPOINTS = sum(count for *_, count in _PARTS)
 _STATS = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75", "ar_medium", "ar_large")
 _PERSON_SHARE_OF_BOX = 0.53  # where an annotation gives no area: what COCO's people fill of their box on average
-_SAME_PERSON = 0.1  # likeness from which a found person is taken for an annotated one in the table of joints
+_SAME_PERSON = 0.1  # OKS from which a found person is taken for an annotated one in the table of joints
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,14 +93,14 @@ class PartReport:
     """COCO's ten figures, each 0 to 1; NaN where there is nothing to judge, as for a size that does not occur.
 
     Attributes:
-        ap: Average precision over likeness 0.50 to 0.95.
-        ap50: At likeness 0.5.
-        ap75: At likeness 0.75.
+        ap: Average precision, mean over OKS thresholds from 0.50 to 0.95 in steps of 0.05.
+        ap50: At an OKS threshold of 0.5.
+        ap75: At an OKS threshold of 0.75.
         ap_medium: Of people of 32² to 96² pixels.
         ap_large: Of people beyond 96² pixels.
-        ar: Average recall over likeness 0.50 to 0.95.
-        ar50: At likeness 0.5.
-        ar75: At likeness 0.75.
+        ar: Average recall, mean over the same thresholds.
+        ar50: At an OKS threshold of 0.5.
+        ar75: At an OKS threshold of 0.75.
         ar_medium: Of people of 32² to 96² pixels.
         ar_large: Of people beyond 96² pixels.
     """
@@ -124,7 +124,7 @@ class JointReport:
     Attributes:
         name: The joint.
         annotated: On how many people it is annotated.
-        likeness: Mean of its own term of the likeness, exp(−d²/(2·area·(2σ)²)), a missed person counting as 0.
+        likeness: Mean of its own term of the OKS, exp(−d²/(2·area·(2σ)²)), a missed person counting as 0.
         median_error: Median distance from the annotated place, in square roots of the person's area, of people found.
     """
 
@@ -349,7 +349,7 @@ def _joint_reports(
     sigmas: Floats,
     names: Sequence[str],
 ) -> Iterator[JointReport]:
-    """Yield a row for each joint, from people paired so that their likeness is greatest."""
+    """Yield a row for each joint, from people paired so that the sum of their OKS is greatest."""
     by_image: dict[int, list[Floats]] = defaultdict(list)
     for image_id, joints, _ in found:
         by_image[image_id].append(joints)

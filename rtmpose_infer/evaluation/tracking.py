@@ -303,7 +303,7 @@ def matched_motion_report(
         truth: Who was there, with joints, frame by frame.
         tracked: Who was found in the same frames, with the same joints.
         sigmas: (K,) OKS sigmas, to find out who is who.
-        threshold: Likeness from which a tracked person is a true one.
+        threshold: OKS from which a tracked person is a true one.
 
     Raises:
         InputError: The numbers of frames differ, or joints are missing.
