@@ -60,6 +60,7 @@ _NOMINAL_STEP_S = 1 / 30
 _SIDE_BY_SIDE = {"onnxruntime"}  # runtimes measured to gain from several calls at once on a CPU
 _MOST_SIDE_BY_SIDE = 4  # frames
 _LARGEST_BATCH = 16  # frames of trackers that are called from several threads; bounds memory and waiting
+Network = TypeVar("Network", PersonDetector, PoseEstimator, OneStageEstimator)
 Stream = TypeVar("Stream", bound=Hashable)
 
 
@@ -138,24 +139,18 @@ class PosePipeline(Closing):
                 raise InputError(
                     "one_stage takes the place of detector and pose; pass either it, with one_stage_options, or them."
                 )
-            if not isinstance(one_stage, OneStageEstimator):
-                one_stage = OneStageEstimator(one_stage, **common, **(one_stage_options or {}))
-            self.one_stage = one_stage
-            self.skeleton: Skeleton = one_stage.skeleton
+            self.one_stage = _loaded(OneStageEstimator, one_stage, common, one_stage_options)
+            self.skeleton: Skeleton = self.one_stage.skeleton
             return
-        passed_in = detector
-        if not (detector is None or isinstance(detector, PersonDetector)):
-            detector = PersonDetector(detector, **common, **(detector_options or {}))
+        if detector is not None:
+            self.detector = _loaded(PersonDetector, detector, common, detector_options)
         try:
-            if not isinstance(pose, PoseEstimator):
-                pose = PoseEstimator(pose, **common, **(pose_options or {}))
+            self._estimator = _loaded(PoseEstimator, pose, common, pose_options)
         except BaseException:
-            if detector is not None and detector is not passed_in:
-                detector.close()
+            if self.detector is not None and self.detector is not detector:
+                self.detector.close()
             raise
-        self.detector = detector
-        self._estimator = pose
-        self.skeleton = pose.skeleton
+        self.skeleton = self._estimator.skeleton
 
     @property
     def estimator(self) -> PoseEstimator:
@@ -345,6 +340,11 @@ class PosePipeline(Closing):
             if network is not None:
                 network.close()
         self._streams.clear()
+
+
+def _loaded(kind: type[Network], network: Any, common: Mapping[str, Any], options: Mapping[str, Any] | None) -> Network:
+    """Return a network that was passed in as it is, and load one that was named."""
+    return network if isinstance(network, kind) else kind(network, **common, **(options or {}))
 
 
 def _check_open(pipeline: PosePipeline) -> None:

@@ -81,7 +81,7 @@ _told: list[ModuleType] = []  # the module, once its threads were told to sleep 
 
 
 def load(model: ModelFile, config: BackendConfig) -> NcnnBackend:
-    """Load a ``.param`` file, with the ``.bin`` of the same name beside it, into ncnn.
+    """Load a model, a ``.param`` file with the ``.bin`` of the same name beside it, into ncnn.
 
     ``config.device``: ``auto`` and ``cpu``; ``gpu`` (the first Vulkan GPU; ``gpu:1`` for the second); ``vulkan:0`` (a
     Vulkan device by its number, software renderers included).
@@ -129,6 +129,10 @@ class NcnnBackend(Backend):
         threads: Threads of one call; None: ncnn's default, the number of fast cores.
         precision: ``"fp32"`` or ``"fp16"``.
         vulkan_device: Number of the Vulkan device; None: the CPU.
+
+    Raises:
+        ModelError: The files are missing, broken, or not as their spec says.
+        OutputMismatchError: The network gives NaN or infinity on this device.
     """
 
     def __init__(
@@ -158,36 +162,21 @@ class NcnnBackend(Backend):
         _load_files(ncnn, self._net, model)
         source, self._blobs = _ends(self._net, model.name)
         self._source = source
-        width, height = model.spec.input_size_wh
-        shape = (1, 3, height, width)
-        # ncnn tells no shapes, so one call on a black picture does; it also shows that the network runs at all.
-        try:
-            probed = self._extract(self._net, np.zeros(shape[1:], np.float32))
-        except InferenceError as error:
-            raise ModelError(f"ncnn cannot run {model.name} on a {width}×{height} picture: {error}") from error
-        if not all(np.isfinite(array).all() for array in probed):  # a shader that did not compile goes on all the same
-            raise OutputMismatchError(
-                f"{model.name} gives NaN or infinity in ncnn, computed in {precision} on "
-                f"{'the CPU' if vulkan_device is None else f'vulkan:{vulkan_device}'}. "
-                + (
-                    "Its weights are broken or beyond FP16's range: export it again with float32 weights."
-                    if vulkan_device is None and precision == "fp32"
-                    else "Load it with precision='fp32' and device='cpu'."
-                )
-            )
-        names = _output_names(model.spec, self._blobs, model.name)
-        super().__init__(
-            [TensorSpec(source, (None, *shape[1:]), np.dtype(np.float32))],
-            [
-                TensorSpec(name, (None, *array.shape), np.dtype(np.float32))
-                for name, array in zip(names, probed, strict=True)
-            ],
-        )
         device = "cpu"
         details = {}
         if vulkan_device is not None:
             device = f"vulkan:{vulkan_device}"
             details["name"] = str(ncnn.get_gpu_info(vulkan_device).device_name())
+        width, height = model.spec.input_size_wh
+        probed = self._probed(np.zeros((3, height, width), np.float32), precision, device)
+        names = _output_names(model.spec, self._blobs, model.name)
+        super().__init__(
+            [TensorSpec(source, (None, 3, height, width), np.dtype(np.float32))],
+            [
+                TensorSpec(name, (None, *array.shape), np.dtype(np.float32))
+                for name, array in zip(names, probed, strict=True)
+            ],
+        )
         self._info = BackendInfo(
             runtime="ncnn",
             version=str(ncnn.__version__),
@@ -196,6 +185,24 @@ class NcnnBackend(Backend):
             threads=int(options.num_threads),
             details=details,
         )
+
+    def _probed(self, black: Any, precision: str, device: str) -> list[Any]:
+        """Return the answers to a black picture: ncnn tells their shapes in no other way, and the network may not run."""
+        name = self._model.name
+        try:
+            answers = self._extract(self._net, black)
+        except InferenceError as error:
+            size = f"{black.shape[2]}×{black.shape[1]}"
+            raise ModelError(f"ncnn cannot run {name} on a {size} picture: {error}") from error
+        if not all(np.isfinite(array).all() for array in answers):  # a shader that did not compile goes on all the same
+            fix = "Load it with precision='fp32' and device='cpu'."
+            if (precision, device) == ("fp32", "cpu"):
+                fix = "Its weights are broken or beyond FP16's range: export it again with float32 weights."
+            place = "the CPU" if device == "cpu" else device
+            raise OutputMismatchError(
+                f"{name} gives NaN or infinity in ncnn, computed in {precision} on {place}. {fix}"
+            )
+        return answers
 
     def _run(self, feeds: Arrays) -> Arrays:
         net = self._net
