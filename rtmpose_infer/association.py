@@ -1,4 +1,4 @@
-"""Who is who: similarities between people, and the assignment that makes the most of them.
+"""Who is who: similarities between people, and the assignment with the greatest total similarity.
 
 The assignment is exact, and written here because it is the only thing the core would need SciPy for. A crowd's
 similarity matrix is nearly empty once far pairs are ruled out, so it falls apart into small groups; each group is

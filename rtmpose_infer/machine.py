@@ -1,4 +1,4 @@
-"""Facts about this computer and this Python environment, for reports: read where they stand, never guessed.
+"""Facts about this computer and this Python environment, for reports: read from the system, never guessed.
 
 A measurement without its machine is worth little, and most failures of GPU inference are libraries that do not fit
 together. What cannot be read here is absent (an empty text, an empty tuple, None). The NVIDIA driver is asked through

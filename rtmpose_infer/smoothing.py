@@ -13,10 +13,11 @@ What differs from the filter of Casiez, Roussel and Vogel (CHI 2012):
   smoothing). A plain low-pass trails a moving joint; with the trend the same jitter costs a third of the lag;
 - joints that hardly tremble are hardly smoothed: the noise of a person's joints is estimated as the frames go by, and
   where it is small the cutoffs rise, so that a filter set for a restless network does not pull a steady one's joints away
-  from where they are. What tells noise from motion, however fast, is that it bends the other way in the next frame;
-- a joint is not held further back than its noise explains: what lies beyond is motion, which a low-pass would trail;
-  before anything is known of the noise, by hardly anything;
-- the longer the step, the less is known of where a moving joint went meanwhile, and the less it is held back: at 10
+  from where they are. Noise is told from motion, however fast, by the joint's second difference: in noise its direction
+  turns round from frame to frame;
+- a joint is not held further back than its noise explains: what lies beyond is motion, which a low-pass would trail. Until
+  the noise is known it is held back by hardly anything;
+- the longer the step, the less is known of where a moving joint went in between, and the less it is held back: at 10
   frames a second a filter for 30 would pull moving joints further away than their noise puts them;
 - a joint that was not seen for a while starts afresh where it reappears.
 """
@@ -318,7 +319,7 @@ def _noise(before: Floats, frames: Floats, bends: Floats, last_bends: Floats, st
     share = np.maximum(1 - np.exp(-step_s / np.float32(_NOISE_MEMORY_S)), 1 / np.maximum(frames, 1))
     so_far = np.where(np.isnan(before), 0, before)
     noise = so_far + share * (total / (_MEAN_OF_PRODUCTS * np.maximum(count, 1)) - so_far)
-    noise = np.maximum(noise, 0)  # no debt: who comes to rest after a jump is soon held steady again
+    noise = np.maximum(noise, 0)  # else a person who rests after a jump would stay unsmoothed until it is above 0 again
     return np.where(enough, noise, before).astype(np.float32), frames.astype(np.float32)
 
 

@@ -18,12 +18,12 @@ The decisions this file carries:
   a likelihood against "somebody unknown", wider the longer a person was not seen. Joints that score far below the
   person's best do not count: they are guesses behind something, or belong to whoever stands in front.
 - A person who is covered is lost, not gone: the track coasts on with fading speed and growing uncertainty for
-  ``track_lost_s``. Who vanishes where nobody covers them is forgotten sooner where newcomers are frequent, because an id
-  given to the wrong person is worse than a new one. Pose inference is spent on the lost only after 1, 2, 4, 8, …
-  frames, with ``"auto"`` more often at first; a detection near the expected place finds them too. The lost choose after
-  those in view.
+  ``track_lost_s``. A person who vanishes without being covered is forgotten sooner where newcomers are frequent, because
+  an id given to the wrong person is worse than a new one. Lost people cost pose inference only after 1, 2, 4, 8, …
+  frames, with ``"auto"`` more often at first; a detection near the expected place finds them too. In the assignment they
+  come after those in view.
 - A newcomer with good evidence (detector and joints) is shown at once; with weak evidence only when a second detection
-  supports it. Tracks start at detections only, so a pose that slid onto something else never founds an identity.
+  supports it. Tracks start at detections only, so a pose that slid onto something else never starts an identity.
 - Boxes follow the joints with the margins learned from the last detection of the same person, and joints far outside
   the expected box do not count, so neither a bust shot nor a stray wrist makes a wrong crop.
 """
@@ -588,7 +588,7 @@ class Tracker:
             return self._foreseen[2]
         usual = step = state.step_s
         if timestamp_s is not None and state.timestamp_s is not None and timestamp_s > state.timestamp_s:
-            # Two frames that a network hands over at all but the same time were not taken at the same time.
+            # Frames that a network connection delivers at nearly the same time were not taken at the same time.
             step = max(timestamp_s - state.timestamp_s, usual / 4)
         tracks = state.tracks
         if frame_size_wh is not None and state.frame_size_wh is not None and frame_size_wh != state.frame_size_wh:
@@ -603,8 +603,8 @@ class Tracker:
     def _probing(self, tracks: _Tracks) -> Bools:
         """Return who is looked for without a detection: those missed for 1, 2, 4, 8, … frames.
 
-        With ``"auto"`` also on every second frame for a while: detections, which find them otherwise, are half as many
-        there, and so many more poses cost less than these.
+        With ``"auto"`` also on every second frame for a while: there the detector, which finds them otherwise, runs half
+        as often, and these further poses cost less than what that saves.
         """
         missed = tracks.missed
         if self._hindsight:
@@ -672,8 +672,8 @@ class Tracker:
     def _distinct(self, seen: _Seen, tracks: _Tracks) -> _Seen:
         """Return one pose per person: of two that are alike, a track's before a detection's, then the better one.
 
-        The pose that stays is nobody's own any more when another track's crop showed the same person: the assignment
-        decides by place alone whose it is.
+        If another track's crop showed the same person, the pose that stays loses the bonus of growing from its own box:
+        the assignment then decides by place alone whose it is.
         """
         count = len(seen.ids)
         if count < 2:
@@ -746,10 +746,10 @@ class Tracker:
         return _NEWCOMER_GAIN * math.log(max(self._state.newcomers_per_s, 1.0))
 
     def _returned(self, followed: _Tracks, lost: _Tracks, seen: _Seen) -> tuple[_Tracks, _Tracks, int]:
-        """Return the tracks after asking of all who are to be shown for the first time whether they are somebody lost.
+        """Return the tracks after checking of all that are to be shown for the first time whether they are somebody lost.
 
-        Of who comes out from behind somebody, the first sight is half a body with joints that are guesses. It founds a
-        track that nobody has seen yet, and only when it is about to be shown is it known well enough to be recognised.
+        Of a person who comes out from behind another, the first frame shows half a body, with joints that are guesses. It
+        starts a track that is not shown yet; only when that is about to be shown is enough known to recognise the person.
 
         Args:
             followed: The tracks seen in this frame.
@@ -776,8 +776,8 @@ class Tracker:
     def _followed(self, before: _Tracks, now: _Seen, *, step: float, detected: bool) -> _Tracks:
         """Return the expected tracks after a frame in which all of them were seen.
 
-        Weak evidence counts when a second detection supports it; in hindsight, which need not hurry, only of who has been
-        seen for a while.
+        Weak evidence counts when a second detection supports it; in hindsight, which need not hurry, only for a person who
+        has been seen for a while.
         """
         count = len(before)
         least = _WEAK_S / step if self._hindsight else 1

@@ -2,8 +2,8 @@
 
 A broken GPU driver can end or freeze the process that asks it, and two runtimes in one process share its memory peak
 and its threads. So the doctor asks every device, and the benchmark runs every compared backend, in a process of its
-own. Requests and answers are lines of JSON. Whatever happens over there comes back as an ``Answer``, never as an
-exception here.
+own. Requests and answers are lines of JSON. Whatever happens in the worker comes back as an ``Answer``, never as an
+exception in this process.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ class Answer:
     """What came back of one request.
 
     Attributes:
-        value: What the other side returned; None when it failed.
+        value: What the handler returned; None when it failed.
         failure: Why there is no value, in words; empty when there is one.
-        kind: ``"ok"``, ``"raised"`` (an exception over there), ``"crashed"`` (the process ended), ``"timed out"`` or
+        kind: ``"ok"``, ``"raised"`` (the handler raised an exception), ``"crashed"`` (the process ended), ``"timed out"`` or
             ``"not started"``.
         error_type: Name of the exception's class, when it raised.
         log: The end of what the process has written to its standard error so far: runtimes say there why they failed.
@@ -63,7 +63,7 @@ class Worker:
     Args:
         target: ``"module:name"`` of a function that takes a request (a dict) and returns what JSON can hold, or of a
             class whose instance is called so.
-        environment: Variables to set over there, besides those of this process.
+        environment: Environment variables to set for the worker, besides those of this process.
     """
 
     def __init__(self, target: str, *, environment: Mapping[str, str] | None = None) -> None:
@@ -71,7 +71,7 @@ class Worker:
         self._failure = ""
         self._log = bytearray()
         self._answers: queue.SimpleQueue[bytes] = queue.SimpleQueue()
-        # The search path goes along, so that over there is the same package as here, however it was found.
+        # The search path goes along, so that the worker imports the same package, however it was found.
         code = f"import sys; sys.path[:] = {sys.path!r}; from rtmpose_infer.workers import serve; serve({target!r})"
         try:
             self._process = subprocess.Popen(
@@ -164,7 +164,7 @@ class Worker:
 
 
 def serve(target: str) -> None:
-    """Answer requests until the other side closes: the body of a worker's process.
+    """Answer requests until standard input ends: the body of a worker's process.
 
     Standard output carries the answers, so it is moved aside first: runtimes print.
     """

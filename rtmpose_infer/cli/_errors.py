@@ -33,7 +33,7 @@ def reported_errors() -> Iterator[None]:
 
 @contextmanager
 def wrong_usage() -> Iterator[None]:
-    """End the command with exit code 2 at an ``InputError``: where every one of them is about the command line."""
+    """End the command with exit code 2 at an ``InputError``; for code in which each of them is about the command line."""
     try:
         yield
     except InputError as error:

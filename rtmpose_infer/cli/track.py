@@ -113,7 +113,9 @@ def track(  # one parameter an option
     picture_rate: Annotated[float, typer.Option(help="Frames per second that a folder of pictures stands for.")] = 30.0,
     offline: Annotated[
         bool,
-        typer.Option("--offline", help="Look at the whole video first: faster, steadier and nearer, but nothing live."),
+        typer.Option(
+            "--offline", help="Look at the whole video first: faster, steadier and more accurate; not for live sources."
+        ),
     ] = False,
     work_dir: Annotated[
         Path | None,

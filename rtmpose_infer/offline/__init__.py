@@ -1,11 +1,11 @@
-"""Tracking a whole video with knowledge of the future: faster, steadier and nearer than frame by frame.
+"""Tracking a whole video with knowledge of the future: faster, steadier and more accurate than frame by frame.
 
 Online, every frame must be answered before the next one comes. A file has no deadline, so here: the detector sees key
-frames only, boxes in between are interpolated from both sides, and each core runs a call of its own (small networks cannot
-fill several), over all people of a few frames. Only who is followed where no such box is costs a call more.
-Who proves later to be somebody is shown from the first sight on, and who does not is never shown; identities can be
-joined over gaps once the whole video is known; and joints are smoothed with the frames that follow, so without lag.
-Results are the same ``Poses`` as online, in order.
+frames only, boxes in between are interpolated from both sides, and each core runs a network call of its own (small
+networks cannot fill several), over all people of a few frames. Only a person who is followed where there is no such box
+needs a further network call. People are shown from their first frame on if the evidence for them convinces later, and never
+if it does not; tracks of one person can be joined over gaps once the whole video is known; and joints are smoothed with the
+frames before and after, so without lag. Results are the same ``Poses`` as online, in order.
 
 A one-stage network looks at every frame, one frame per core, and its people are followed and smoothed in the same way.
 
@@ -47,11 +47,11 @@ if TYPE_CHECKING:
 __all__ = ["OfflineConfig", "OfflineTracker"]
 
 _LOOKAHEAD = 2  # key frames known beyond a frame before its boxes are decided
-_KEYS_PER_CALL = 2
-_MOST_CALLS = 8  # for poses at once, each of which holds a key interval of frames
+_KEYS_PER_CALL = 2  # key frames in one call of the detector
+_MOST_CALLS = 8  # of the pose network at once, each of which holds a key interval of frames
 _SMOOTHING_REACH_S = 4  # standard deviations of the window that are read before and after a block
 _BLOCK = 256  # frames smoothed at a time
-_LEAST_WINDOW = 0.7  # frames: at 10 a second as steady as online, and nearer
+_LEAST_WINDOW = 0.7  # frames: at 10 a second as steady as online, and more accurate
 _SIDES: dict[str, int] = {"all": 0, "plain": 1, "mirrored": -1}
 _ALTERNATE_UP_TO = 0.85  # between two frames, standard deviations of the window: 24 frames a second by default
 
@@ -242,7 +242,7 @@ class OfflineTracker(Closing):
     def _completed(
         self, frame: _Frame, proposals: Proposals, candidates: Candidates, poses: Poses, spool: Spool | None
     ) -> tuple[Proposals, Poses]:
-        """Return the proposals with whom the detector really found, and their poses; whose are missing are estimated."""
+        """Return the proposals, marked where the detector found that box, and their poses; missing ones are estimated."""
         row_of = {box.tobytes(): row for row, box in enumerate(candidates.bboxes)}
         rows = np.array([row_of.get(box.tobytes(), -1) for box in proposals.bboxes], np.intp)
         known, own = rows >= 0, rows < 0
@@ -291,10 +291,10 @@ class OfflineTracker(Closing):
             pool.shutdown(cancel_futures=True)
 
     def _view(self, index: int, step_s: float) -> View:
-        """Return which halves of the pose network's flip test a frame gets: with smoothing, every other one suffices.
+        """Return which halves of the pose network's flip test a frame gets: with smoothing, the halves can take turns.
 
-        What the two halves differ by then alternates from frame to frame, of which the window leaves 1 % at 24 frames a
-        second and 0.2 % at 30.
+        The difference of the two halves then alternates from frame to frame, and the smoothing window leaves 1 % of it at
+        24 frames a second and 0.2 % at 30.
         """
         if self.pipeline.one_stage is not None or not self.pipeline.estimator.spec.flip_test:
             return "all"
@@ -410,12 +410,12 @@ def _kept(
     )
 
 
-# A frame, the boxes of its people, their poses in that order, and whether the detections are all of that frame.
+# A frame, the boxes of its people, their poses in that order, and whether the detector ran on that very frame.
 _Seen = tuple[_Frame, Proposals, Poses, bool]
 
 
 class _Schedule:
-    """What is to be done when: detect key frames, decide boxes once enough of the future is known, estimate poses."""
+    """The order of the work: detect key frames, decide boxes once enough later frames are known, estimate poses."""
 
     def __init__(
         self,
@@ -481,7 +481,7 @@ class _Schedule:
         self._found_until = indices[-1]
 
     def _decide(self, last: int) -> None:
-        """Decide boxes up to key interval ``last``, each with the same knowledge however fast the networks were."""
+        """Decide boxes up to key interval ``last``, each from the same key frames however fast the networks were."""
         while self._waiting and (interval := self._waiting[0].index // self._interval) <= last:
             known = (interval + _LOOKAHEAD) * self._interval
             while self._found and self._found[0][0] <= known:
@@ -495,7 +495,7 @@ class _Schedule:
 
 
 class _Summary:
-    """The little of every track that must be known of the whole video: its ends, in pixels of the first frame's size."""
+    """What must be known of every track of the whole video: its first and last boxes in the first frame's pixels."""
 
     def __init__(self) -> None:
         self.times_s: list[float] = []
@@ -590,13 +590,13 @@ def _refined(
 
 
 def _loaded(scratch: Spool, index: int, becomes: Mapping[int, int]) -> dict[str, npt.NDArray[Any]]:
-    """Return the people of one frame under their identities, without those who proved to be nobody."""
+    """Return the people of one frame under their identities, without those who were never confirmed."""
     data = scratch.load("frame", index)
     if data is None:
         raise InputError(f"frame {index} of the work in progress has gone; its folder was changed while it ran.")
     whole = {name: data.pop(name) for name in ("size_wh", "view")}
     ids = np.array([becomes.get(number, 0) for number in data.pop("track_ids").tolist()], np.int64)
-    # Of two numbers of one person in the same frame the older is first, and the person.
+    # Where one person has two numbers in the same frame, the older one comes first and is kept.
     shown, first = np.unique(ids, return_index=True)
     rows = np.sort(first[shown > 0])
     return {name: values[rows] for name, values in data.items()} | {"track_ids": ids[rows]} | whole

@@ -2,9 +2,9 @@
 
 Offline, the detector sees every n-th frame only, but what it finds later is known when an earlier frame is processed.
 So boxes of consecutive key frames are linked, the frames in between get the straight line between them, and a person is
-looked for a little before the first sight, where the pose itself tells whether somebody is there. After the last sight
-the tracker goes on from the person's own joints. Identity is not decided here: it comes from the poses, frame by frame
-(see ``tracker``).
+looked for a little before the first detection, where the pose's scores tell whether somebody is there. After the last
+detection the tracker goes on from the person's own joints. Identity is not decided here: it comes from the poses, frame
+by frame (see ``tracker``).
 """
 
 from __future__ import annotations
@@ -125,7 +125,7 @@ class KeyLinker:
         """Return the boxes for one frame; the key frames around it must have been added."""
         boxes, scores, detected = [], [], []
         for chain in self._chains:
-            # Whoever was seen once may be nobody; looking for them all the way to the key before costs more than it finds.
+            # A single detection may be a false alarm; looking for it back to the key frame before costs more than it finds.
             reach = self.interval if len(chain.keys) > 1 else (self.interval + 1) // 2
             if chain.keys[0] - reach < frame_index <= chain.keys[-1]:
                 box, score = _box_at(chain, frame_index)

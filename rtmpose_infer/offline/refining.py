@@ -1,4 +1,4 @@
-"""What only knowledge of the future can do for tracks: join their pieces, and smooth them without lag."""
+"""What needs the whole video: joining the pieces of a person's track, and smoothing without lag."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def smooth_two_way(
         width_s: Standard deviation of the window.
         views: (T,) what the network saw: 1 the crop, −1 the mirrored one, 0 both. By how much the two differ on the
             whole is taken out first: all joints may lie to one side in one view and to the other in the next, which
-            would look like a jerk in every frame.
+            would look like a jerk of the body in every frame.
 
     Returns:
         (T, K, 2) float32; NaN stays NaN.
@@ -135,7 +135,7 @@ def smooth_two_way(
 
 
 def _sway(keypoints: Floats, views: npt.NDArray[np.integer]) -> Floats:
-    """Return (K, 2) the median by which a joint lies further right and down in view 1 than half-way to view −1."""
+    """Return (K, 2) half the median offset of each joint in view 1 from where it lies in view −1, in pixels."""
     sides = views[1:-1, None, None] * (keypoints[1:-1] - (keypoints[:-2] + keypoints[2:]) / 2) / 2
     turns = (views[1:-1] != 0) & (views[:-2] == -views[1:-1]) & (views[2:] == -views[1:-1])
     sides = sides[turns]

@@ -1,4 +1,4 @@
-"""What was answered for frames already seen, kept on disk.
+"""The networks' answers for the frames so far, kept on disk.
 
 A long video's answers do not fit in memory, and a run that is killed must not begin again. So every answer is written
 as it comes: detections of a key frame, raw poses of a frame. The tracking that follows is a deterministic function of
