@@ -23,7 +23,7 @@ Where things are; a module imports only from the lines below its own (``tool.imp
     zoo; model_spec, onnx_file                  model names to files; what a model file says of itself
     geometry, calibration, cache, machine       boxes and transforms, scores to probabilities, kept files, hardware
     results, skeletons, errors                  what is returned, what keypoints mean, what is raised
-    closing, dynamic_batching, picture_names, stages, workers   small helpers without imports of their own
+    result_files; closing, dynamic_batching, stages, workers    small helpers, the last four without imports of their own
 """
 
 from rtmpose_infer.backends.base import Backend, BackendConfig, BackendInfo, TensorSpec

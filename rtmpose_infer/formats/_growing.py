@@ -8,9 +8,10 @@ next one starts over them: at any moment the file is a valid document that holds
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING
 
 from rtmpose_infer.errors import MediaError
+from rtmpose_infer.result_files import open_result
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,7 +22,12 @@ __all__ = ["GrowingFile"]
 class GrowingFile:
     """Items between a head and a tail, on disk after every ``add``.
 
-    The path is tried at once; a file that exists is replaced by the first ``add`` or ``begin`` and not before.
+    The path is tried at once; a file that exists is replaced by ``begin`` and not before.
+
+    Args:
+        path: The file.
+        separator: Stands between two items.
+        tail: Stands behind the last item.
 
     Raises:
         MediaError: The file cannot be written.
@@ -31,22 +37,13 @@ class GrowingFile:
         self._path = path
         self._separator = _encoded(separator)
         self._tail = _encoded(tail)
-        existed = path.exists()
-        if path.is_dir():
-            raise MediaError(f"{path}: is a folder; name a file in it.")
-        if not path.parent.is_dir():
-            raise MediaError(f"{path}: the folder {path.parent} does not exist; create it first.")
-        try:
-            # Unbuffered: one write call an item, which a killed process has either made or not.
-            self._file: BinaryIO = path.open("ab", buffering=0)
-        except OSError as error:
-            raise MediaError(f"{path}: cannot be written: {error.strerror}.") from error
+        # Unbuffered: one write call an item, which a killed process has either made or not.
+        self._file, self._created = open_result(path)
         if not self._file.seekable():
             self._file.close()
             raise MediaError(
                 f"{path}: is a pipe or a terminal, and results are written over their own end; name a file."
             )
-        self._created = not existed
         self._end = -1
         self._count = 0
 
@@ -56,7 +53,11 @@ class GrowingFile:
         return self._end >= 0
 
     def begin(self, head: str) -> None:
-        """Empty the file and write the head."""
+        """Empty the file and write the head.
+
+        Raises:
+            MediaError: The disk is full, or the file can no longer be written.
+        """
         try:
             self._file.close()
             self._file = self._path.open("wb", buffering=0)

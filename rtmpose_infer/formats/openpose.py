@@ -21,7 +21,7 @@ import numpy as np
 
 from rtmpose_infer.errors import InputError, MediaError
 from rtmpose_infer.formats._numbers import flat_triplets
-from rtmpose_infer.picture_names import free_name
+from rtmpose_infer.result_files import free_name
 
 if TYPE_CHECKING:
     from rtmpose_infer.results import Poses

@@ -24,7 +24,14 @@ _SILENT = 0
 
 
 class CameraSource(FrameSource):
-    """A camera of this machine, by index, through OpenCV; timestamps are the times of arrival."""
+    """A camera of this machine, by index, through OpenCV; timestamps are the times of arrival.
+
+    Args:
+        index: Number of the camera, from 0.
+
+    Raises:
+        MediaError: It cannot be opened.
+    """
 
     is_live = True
 

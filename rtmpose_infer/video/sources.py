@@ -195,6 +195,11 @@ def load_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
 class PictureSource(FrameSource):
     """Pictures as frames: one file, or a sequence at an assumed frame rate. A damaged picture is skipped and logged.
 
+    Args:
+        paths: The pictures, in order.
+        name: See ``FrameSource``.
+        frame_rate: Frames per second that the sequence stands for.
+
     Attributes:
         paths: The pictures, in order.
     """
@@ -228,6 +233,13 @@ class VideoFileSource(FrameSource):
 
     A stream without a known duration, or over a real-time protocol, has ``is_live`` set; wrap it in
     ``LatestFrameSource`` to drop stale frames instead of lagging behind.
+
+    Args:
+        source: Path or address.
+
+    Raises:
+        MediaError: It cannot be opened, or holds no video that can be decoded.
+        BackendUnavailableError: PyAV is not installed.
     """
 
     def __init__(self, source: str | os.PathLike[str]) -> None:

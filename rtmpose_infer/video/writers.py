@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import DTypeError, InputError, MediaError, ShapeError
-from rtmpose_infer.picture_names import free_name
+from rtmpose_infer.result_files import free_name, open_result
 from rtmpose_infer.video._pyav import import_av, reason
 
 __all__ = ["FrameWriter", "PictureWriter", "VideoWriter", "open_writer"]
@@ -93,6 +93,12 @@ class PictureWriter:
 
     An ending that cannot be written becomes ``.png``. Where a name was written before, the ending moves into it, and then
     a number, so that no picture replaces another one: ``a.png`` after ``a.jp2`` becomes ``a_png.png``.
+
+    Args:
+        path: The picture, or the folder.
+
+    Raises:
+        MediaError: Nothing can be written there.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -101,7 +107,7 @@ class PictureWriter:
         self._created = False
         self._used: set[str] = set()
         if self._is_file:
-            self._created = check_writable(self.path)
+            self._created = _try_to_write(self.path)
             return
         try:
             self.path.mkdir(parents=True, exist_ok=True)
@@ -111,9 +117,16 @@ class PictureWriter:
             raise MediaError(f"{self.path}: the folder is not writable for this user.")
 
     def write(self, image: npt.NDArray[np.uint8], timestamp_s: float, *, name: str | None = None) -> None:
-        """Write one picture; the time is of no use to a picture.
+        """Write one picture.
+
+        Args:
+            image: (H, W, 3) uint8 BGR.
+            timestamp_s: Names the file in a folder where ``name`` is None.
+            name: File name of the picture that the image was made from.
 
         Raises:
+            ShapeError: The image is not (H, W, 3).
+            DTypeError: The image is not uint8.
             MediaError: The disk is full, or the format does not take this picture.
         """
         _check_image(image)
@@ -146,6 +159,15 @@ class VideoWriter(Closing):
     The first frame fixes the size: odd sizes gain a row or column (4:2:0 needs even ones), sides above 8192 are scaled
     down. Later frames of another size are scaled to fit and centred on black. Times that do not go forward are moved
     behind the last one.
+
+    Args:
+        path: The file, with one of the endings .mp4, .m4v and .mov.
+        frame_rate: Average frames per second, for the header; None: 30.
+
+    Raises:
+        InputError: The path has another ending.
+        MediaError: Nothing can be written there.
+        BackendUnavailableError: PyAV is not installed.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, frame_rate: float | None = None) -> None:
@@ -153,7 +175,7 @@ class VideoWriter(Closing):
         self.path = Path(path)
         if self.path.suffix.lower() not in _VIDEO_SUFFIXES:
             raise InputError(f"{self.path}: cannot write this kind of video; end the name in .mp4.")
-        self._created = check_writable(self.path)
+        self._created = _try_to_write(self.path)
         rate = frame_rate if frame_rate is not None and math.isfinite(frame_rate) and frame_rate > 0 else _DEFAULT_RATE
         self._rate = Fraction(min(rate, _MAX_RATE)).limit_denominator(1001)
         self._frame_ticks = max(1, round(_TICKS_PER_S / self._rate))
@@ -293,23 +315,11 @@ _SMPTE_170M = 6
 _BT_709 = 1
 
 
-def check_writable(path: Path) -> bool:
-    """Make sure that a file can be written; return True when it was created (empty) for that.
-
-    Raises:
-        MediaError: The folder is missing, the path is a folder, or the user may not write.
-    """
-    existed = path.exists()
-    if path.is_dir():
-        raise MediaError(f"{path}: is a folder; name a file in it.")
-    if not path.parent.is_dir():
-        raise MediaError(f"{path}: the folder {path.parent} does not exist; create it first.")
-    try:
-        with path.open("ab"):
-            pass
-    except OSError as error:
-        raise MediaError(f"{path}: cannot be written: {reason(error)}.") from error
-    return not existed
+def _try_to_write(path: Path) -> bool:
+    """Make sure that a file can be written; return whether it was created (empty) for that."""
+    file, created = open_result(path)
+    file.close()
+    return created
 
 
 def _check_image(image: npt.NDArray[np.uint8]) -> None:
