@@ -44,6 +44,12 @@ class InputError(RtmposeInferError, ValueError):
 class ShapeError(InputError):
     """An array of the wrong shape.
 
+    Args:
+        what: How the message calls the array.
+        expected: See below.
+        actual: See below.
+        hint: What to do, as a sentence.
+
     Attributes:
         expected: The shape or rule that was expected, in words such as ``"(H, W, 3)"``.
         actual: The shape that came.
@@ -57,6 +63,12 @@ class ShapeError(InputError):
 
 class DTypeError(InputError):
     """An array of the wrong dtype, or no array at all.
+
+    Args:
+        what: How the message calls the array.
+        expected: See below.
+        actual: See below.
+        hint: What to do, as a sentence.
 
     Attributes:
         expected: The dtype that was expected.

@@ -255,6 +255,12 @@ def load_model_file(path: str | Path, *, task: str, **known: Any) -> ModelFile:
 def spec_from_header(header: OnnxHeader, *, task: str, name: str, **known: Any) -> ModelSpec:
     """Return what the tensors' names and shapes tell, warning about what was assumed.
 
+    Args:
+        header: Inputs and outputs of the model.
+        task: See ``load_model_file``.
+        name: How messages call the model.
+        known: See ``load_model_file``.
+
     Raises:
         ModelError: The outputs are of no known head or of another task, or the input size stays unknown.
     """

@@ -81,11 +81,11 @@ class CudaMemory(ABC):
 
     @abstractmethod
     def copy_in(self, address: int, host: Bytes) -> None:
-        """Queue a copy of pinned memory to the device."""
+        """Queue a copy of ``host``, (nbytes,) pinned memory, to the device memory at ``address``."""
 
     @abstractmethod
     def copy_out(self, host: Bytes, address: int) -> None:
-        """Queue a copy of device memory to pinned memory."""
+        """Queue a copy of the device memory at ``address`` to ``host``, (nbytes,) pinned memory."""
 
     @abstractmethod
     def synchronize(self) -> None:

@@ -97,7 +97,16 @@ def load(model: ModelFile, config: BackendConfig) -> TensorRtBackend:
 
 
 class TensorRtBackend(Backend):
-    """A deserialised engine with an execution context for each batch size that was used."""
+    """A deserialised engine with an execution context for each batch size that was used.
+
+    Args:
+        trt: The module.
+        engine: The engine.
+        runtime: The runtime that it was deserialised by.
+        memory: Device memory and the stream; closed with the backend.
+        precision: What the model's spec says.
+        cuda_graphs: Replay the largest shapes of each profile as one launch, where the CUDA library can.
+    """
 
     def __init__(
         self,

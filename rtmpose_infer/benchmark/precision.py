@@ -42,6 +42,11 @@ def actual_precision(network: PersonDetector | PoseEstimator) -> str:
 def check_precision(name: str, network: PersonDetector | PoseEstimator, wanted: str | None) -> None:
     """Check that a loaded network computes in what was asked for.
 
+    Args:
+        name: How messages call the network.
+        network: The network.
+        wanted: One of ``config.PRECISIONS``; None: anything.
+
     Raises:
         InputError: It computes in something else.
     """

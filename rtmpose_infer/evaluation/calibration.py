@@ -188,6 +188,11 @@ def calibration_report(samples: CalibrationSamples) -> CalibrationReport:
 def write_calibrated(model: ModelFile, calibration: Calibration, output: str | Path) -> ModelSpec:
     """Write a copy of an ONNX model that describes itself and carries the calibration, and return its spec.
 
+    Args:
+        model: An ONNX model with all its weights in it.
+        calibration: What ``fit_calibration`` returned for it.
+        output: The file to write.
+
     Raises:
         InputError: The model is no ONNX file of one piece.
         MediaError: The file cannot be written.

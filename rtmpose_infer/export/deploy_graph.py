@@ -111,6 +111,12 @@ def add_simcc_decoding(graph: GraphBuilder, simcc_x: str, simcc_y: str, *, split
     """Return the names of ``keypoints`` ``[n, K, 2]`` in input pixels and ``scores`` ``[n, K]``.
 
     The place is the arg-max of either axis, the score the lower of both maxima.
+
+    Args:
+        graph: Where the nodes go.
+        simcc_x: Vectors ``[n, K, bins]``.
+        simcc_y: Likewise.
+        split_ratio: Bins per input pixel.
     """
     with graph.scope("decode"):
         places, peaks = [], []
@@ -162,7 +168,16 @@ def add_rtmdet_decoding(
     input_size_wh: Sequence[int],
     strides: Sequence[int],
 ) -> tuple[str, str]:
-    """Return the names of boxes ``[n, P, 4]`` and class scores ``[n, C, P]`` from RTMDet's maps."""
+    """Return the names of boxes ``[n, P, 4]`` and class scores ``[n, C, P]`` from RTMDet's maps.
+
+    Args:
+        graph: Where the nodes go.
+        logits: Class logits ``[n, C, h, w]`` per level.
+        distances: Distances ``[n, 4, h, w]`` from a cell's corner to the box's edges, in input pixels, per level.
+        num_classes: Classes C.
+        input_size_wh: Width and height of the network's input.
+        strides: Pixels per cell, per level.
+    """
     corners = cell_corners(input_size_wh, strides)[0].T[None]
     with graph.scope("decode"):
         scores = graph.add("Sigmoid", [_flat(graph, logits, num_classes)])

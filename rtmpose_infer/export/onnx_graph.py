@@ -144,7 +144,17 @@ class GraphBuilder:
         self._outputs.append(_value_info(name, dtype, shape))
 
     def model(self, *, name: str, producer: str, version: str, metadata: Mapping[str, str]) -> onnx.ModelProto:
-        """Return the finished model, checked, with unused weights dropped and output names moved onto their nodes."""
+        """Return the finished model, with unused weights dropped and output names moved onto their nodes.
+
+        Args:
+            name: Name of the graph.
+            producer: Name of the exporter.
+            version: Its version.
+            metadata: The model's ``metadata_props``.
+
+        Raises:
+            ExportError: It is no valid ONNX model.
+        """
         self._bypass_output_identities()
         used = {source for node in self.nodes for source in node.input}
         graph = helper.make_graph(

@@ -416,26 +416,25 @@ def _observed_pose(outputs: Arrays, probes: Sequence[str], spec: ModelSpec) -> O
 def run_model(
     model: onnx.ModelProto, spec: ModelSpec, frames: Frames, *, extra: Sequence[str] = ()
 ) -> dict[str, npt.NDArray[Any]]:
-    """Return the outputs of an ONNX model for pictures and those of the inner tensors ``extra``.
-
-    Raises:
-        ParityError: ONNX Runtime cannot load or run the model.
-        BackendUnavailableError: ONNX Runtime is not installed.
-    """
+    """Return the outputs of an ONNX model for pictures, and those of the inner tensors ``extra``; see ``run_batches``."""
     return joined(list(run_batches(model, spec, frames, extra=extra)))
 
 
 def run_batches(
     model: onnx.ModelProto, spec: ModelSpec, frames: Frames, *, extra: Sequence[str] = (), batch: int = _BATCH
 ) -> Iterator[dict[str, npt.NDArray[Any]]]:
-    """Yield the outputs batch by batch, for tensors that are too large to keep; see :func:`run_model`.
+    """Yield the outputs of an ONNX model batch by batch, run by ONNX Runtime on the CPU.
 
     Args:
         model: The model.
         spec: What it wants.
         frames: ``[N, H, W, 3]`` uint8 BGR at the input size.
-        extra: Names of inner tensors.
+        extra: Names of inner tensors to give as well.
         batch: Pictures per run, where the model leaves that open.
+
+    Raises:
+        ParityError: ONNX Runtime cannot load or run the model.
+        BackendUnavailableError: ONNX Runtime is not installed.
     """
     try:
         import onnxruntime

@@ -92,7 +92,7 @@ class KeyLinker:
         self._drift = np.zeros(4, np.float32)
 
     def add(self, frame_index: int, detections: Detections) -> None:
-        """Take in the detections of the next key frame."""
+        """Take in the detections of the next key frame, whose number in the video is ``frame_index``."""
         reach = self.interval * _LONGEST_GAP
         open_chains = [c for c in self._chains if frame_index - c.keys[-1] <= reach]
         linked: set[int] = set()

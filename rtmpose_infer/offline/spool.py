@@ -71,7 +71,7 @@ class Spool(Closing):
             raise MediaError(f"cannot use {folder} for the work in progress: {error.strerror or error}.") from error
 
     def load(self, kind: str, frame_index: int) -> dict[str, npt.NDArray[Any]] | None:
-        """Return the arrays saved for this frame, or None."""
+        """Return the arrays that ``save`` kept under this kind and frame, read-only, or None where there are none."""
         with self._lock:
             places = self._places.get(kind, ())
             place = places[frame_index] if frame_index < len(places) else -1
@@ -93,7 +93,12 @@ class Spool(Closing):
         return arrays
 
     def save(self, kind: str, frame_index: int, **arrays: npt.NDArray[Any]) -> None:
-        """Keep the arrays of this frame.
+        """Keep arrays of a frame; they replace those of the same kind.
+
+        Args:
+            kind: What they are, such as ``"detections"``.
+            frame_index: Number of the frame, from 0.
+            arrays: Any, by name.
 
         Raises:
             MediaError: The disk is full or the folder has gone.

@@ -212,6 +212,10 @@ def fetch(name: str, *, format: str | None = None, progress: Progress | None = N
 def model_path(name: str, *, format: str | None = None) -> Path:  # noqa: A002
     """Return where a model's file lies on this machine, after hashing it; never opens a connection.
 
+    Args:
+        name: The model's name or alias.
+        format: See ``fetch``.
+
     Raises:
         ModelError: It is not here (ManifestError: no such name or kind of file; ChecksumError: it is damaged).
     """
