@@ -98,6 +98,9 @@ class ModelSpec:
         exporter: Name and version of what wrote the file; empty where unknown.
         parity: What the parity gate measured on export.
         origin: Where this knowledge came from: ``"metadata"``, ``"sdk"`` or ``"shapes"``.
+
+    Raises:
+        ModelError: A field is out of range, or a pose or one-stage model has no skeleton.
     """
 
     task: str

@@ -73,6 +73,10 @@ class Detections:
         bboxes: (N, 4) float32, x1 y1 x2 y2 in frame pixels (edge coordinates), inside the frame.
         scores: (N,) float32, 0 to 1.
         labels: (N,) int64 class indices of the network.
+
+    Raises:
+        ShapeError: An array has another shape.
+        DTypeError: An array does not hold numbers, or ``labels`` holds others than whole ones.
     """
 
     bboxes: npt.NDArray[np.float32]
@@ -127,6 +131,10 @@ class Poses:
         frame_index: Number of the frame in its stream, from 0; None for a single picture.
         timestamp_s: Time of the frame in seconds; None for a single picture.
         frame_size_wh: Width and height of the frame in pixels; None where unknown.
+
+    Raises:
+        ShapeError: An array has another shape.
+        DTypeError: An array does not hold numbers, or ``track_ids`` holds others than whole ones.
     """
 
     keypoints: npt.NDArray[np.float32]

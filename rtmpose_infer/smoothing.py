@@ -141,7 +141,7 @@ class Smoother(Protocol):
         dt_s: float,
         sure: Bools | None = None,
     ) -> tuple[Floats, SmoothingState]:
-        """Return the (N, K, 2) smoothed joints and the next state; neither argument is changed."""
+        """Return the (N, K, 2) smoothed joints and the next state; see ``OneEuroSmoother.update`` for the arguments."""
         ...
 
 
@@ -150,11 +150,10 @@ class OneEuroConfig:
     """How strongly joints are smoothed.
 
     The defaults were chosen on Penn Action trajectories (persons 140 px in size at the median, 30 frames a second) with
-    white noise added: that they are no further from the truth than the raw joints, with 2 px of noise at 43 % of the RMS
-    of acceleration (2.52 for 2.83 px), with 1 px at 68 % (1.32 for 1.42), with 0.5 px at 88 % (0.70 for 0.71). Moving
-    joints lag by 0.25, 0.07 and 0.03 frames more than raw ones. The setting ``beta=8, trend=1`` is for fast motion: half
-    the jitter at 2 px, and 0.1 frames of lag.
-    ``benchmarks/smoothing.py`` measures the trade-off.
+    white noise added, so that smoothed joints are no further from the truth than raw ones. With 2 px of noise the RMS of
+    their acceleration is 43 % of the raw joints' (error 2.52 for 2.83 px), with 1 px 68 % (1.32 for 1.42), with 0.5 px 88 %
+    (0.70 for 0.71). Moving joints lag by 0.25, 0.07 and 0.03 frames more than raw ones. The setting ``beta=8, trend=1`` is
+    for fast motion: half the jitter at 2 px, and 0.1 frames of lag. ``benchmarks/smoothing.py`` measures the trade-off.
 
     Attributes:
         min_cutoff_hz: Cutoff frequency for a joint at rest; lower is steadier.
@@ -167,6 +166,9 @@ class OneEuroConfig:
             known: three joints seen in four frames in a row), and moving ones by less at few frames a second.
             With 0 the noise does not matter, in either way.
         reset_after_s: A joint unseen for longer starts afresh where it reappears.
+
+    Raises:
+        InputError: A setting is no number or out of range.
     """
 
     min_cutoff_hz: float = 1.5
@@ -224,7 +226,7 @@ class OneEuroSmoother:
                 network guesses behind somebody jump about, and would have the others held back too far.
 
         Returns:
-            (N, K, 2) float32 with the input's own value where not valid, and the state to pass next time.
+            (N, K, 2) float32 frame pixels, with the input's own value where not valid; and the state to pass next time.
         """
         config = self.config
         sizes = np.maximum(scales_px, np.float32(1e-3))

@@ -110,6 +110,9 @@ class TrackerConfig:
             dropped.
         max_people: Estimate at most this many poses in a frame, visible people first; None for no limit.
         smoothing: One-Euro settings, or None to leave the joints as the network gave them.
+
+    Raises:
+        InputError: A setting is of another type or out of range.
     """
 
     det_interval: int | Literal["auto"] = 5

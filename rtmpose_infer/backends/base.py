@@ -92,7 +92,10 @@ class BackendConfig:
             DeviceUnavailableError.
         cache_dir: Folder for compiled models; None: the package's cache folder, where the backend compiles.
         batch_sizes: Batch sizes that a runtime with fixed shapes prepares, ascending.
-        options: Settings of the one runtime, as its adapter documents them.
+        options: Settings of the one runtime, as the ``load`` function of its adapter documents them.
+
+    Raises:
+        InputError: ``threads`` or ``batch_sizes`` is out of range.
     """
 
     device: str = "auto"
@@ -130,7 +133,7 @@ class BackendConfig:
 
 
 class Backend(Closing):
-    """A network loaded into a runtime.
+    """A network loaded into a runtime. A subclass implements ``_run`` and ``describe``.
 
     Attributes:
         inputs: What ``run`` takes.

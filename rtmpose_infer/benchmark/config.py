@@ -39,6 +39,9 @@ class BenchmarkConfig:
         precision: What the networks must compute in, one of ``PRECISIONS``; None: as the model file is. A backend that
             cannot change it refuses model files of another precision.
         frame_size_wh: Size of the made-up scene's frames in pixels.
+
+    Raises:
+        InputError: A setting is out of range, or a backend is unknown or named twice.
     """
 
     backends: tuple[str, ...] = ("auto",)

@@ -89,6 +89,9 @@ class ExportOptions:
         boxes: COCO annotation file with the persons in these photographs, for pose networks.
         parity_limit_px: Largest displacement (99th percentile) the gate lets pass; None: 0.05 px for FP32, 0.5 px for
             FP16, 2 px for INT8.
+
+    Raises:
+        InputError: An option is out of range, or lacks another that it needs.
     """
 
     precision: str = "fp32"

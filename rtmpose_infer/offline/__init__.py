@@ -68,6 +68,9 @@ class OfflineConfig:
             videos of few frames a second are smoothed too; 0 leaves the joints as they are.
         workers: Frames in the networks at once; None: one for each core.
         tracker: What counts as a person; its ``det_interval`` and ``smoothing`` do not apply here.
+
+    Raises:
+        InputError: A setting is out of range.
     """
 
     key_interval: int = 5

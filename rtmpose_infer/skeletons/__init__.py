@@ -52,6 +52,9 @@ class Skeleton:
         links: Limbs, as pairs of keypoint indices.
         flip_index: K indices; entry i is the keypoint that i becomes in a mirrored picture.
         sigmas: (K,) float32 OKS sigmas (COCO's definition), or None where the data set publishes none.
+
+    Raises:
+        InputError: There are no keypoints, two of one name, or links, ``flip_index`` or sigmas that do not fit them.
     """
 
     name: str
