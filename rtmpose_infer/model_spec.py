@@ -25,14 +25,24 @@ from rtmpose_infer.errors import InputError, ModelError
 from rtmpose_infer.onnx_file import OnnxHeader, read_onnx_header
 from rtmpose_infer.skeletons import Skeleton, load_skeleton, skeleton_from_dict, unnamed_skeleton
 
-__all__ = ["METADATA_KEY", "ModelFile", "ModelSpec", "load_model_file", "spec_from_header", "wrong_task"]
+__all__ = [
+    "IMAGENET_MEAN",
+    "IMAGENET_STD",
+    "METADATA_KEY",
+    "ModelFile",
+    "ModelSpec",
+    "load_model_file",
+    "spec_from_header",
+    "wrong_task",
+]
 
 _log = logging.getLogger("rtmpose_infer.model_spec")
 _said: set[str] = set()  # what was assumed of which file; once is enough for a file that is loaded twice
 
 METADATA_KEY = "rtmpose_infer.model_spec"
+IMAGENET_MEAN, IMAGENET_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
+"""ImageNet's mean and standard deviation, of 0–255 values and in the order RGB, as OpenMMLab's configs have them."""
 _VERSION = 1
-_RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _NONE_MEAN, _NONE_STD = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 _HEADS = {
     "detection": ("nms", "rtmdet", "yolox"),
@@ -431,7 +441,7 @@ def _normalisation(task: str, head: str, header: OnnxHeader, *, colour: str | No
     if is_yolox or task == "one_stage":
         mean, std = _NONE_MEAN, _NONE_STD
     else:
-        mean, std = _RGB_MEAN, _RGB_STD
+        mean, std = IMAGENET_MEAN, IMAGENET_STD
     step = 1 if colour == "rgb" else -1
     return {"colour": colour, "mean": mean[::step], "std": std[::step]}
 

@@ -8,7 +8,7 @@ can fail) is each adapter's ``load`` function; running is the hot path and must 
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -117,6 +117,15 @@ class BackendConfig:
         if not whole or not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
             raise InputError(f"batch_sizes must be whole numbers, ascending and positive, got {sizes!r}.")
         object.__setattr__(self, "batch_sizes", tuple(map(int, sizes)))  # numpy's have no place in a cache's key
+
+    def check_options(self, runtime: str, known: Collection[str]) -> None:
+        """Check that ``options`` has only names that a runtime's adapter knows.
+
+        Raises:
+            InputError: There is another one.
+        """
+        if unknown := set(self.options) - set(known):
+            raise InputError(f"unknown {runtime} options {sorted(unknown)}; known are {sorted(known)}.")
 
     def mapping_option(self, name: str) -> dict[str, Any]:
         """Return an option that is itself a mapping of names to values; empty where it was not given.

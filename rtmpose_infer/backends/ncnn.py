@@ -95,8 +95,7 @@ def load(model: ModelFile, config: BackendConfig) -> NcnnBackend:
         OutputMismatchError: The network gives NaN or infinity on this device.
         InputError: An option or device is unknown.
     """
-    if unknown := set(config.options) - _OPTIONS:
-        raise InputError(f"unknown ncnn options {sorted(unknown)}; known are {sorted(_OPTIONS)}.")
+    config.check_options("ncnn", _OPTIONS)
     precision = str(config.options.get("precision", "fp32")).lower()
     if precision not in _PRECISIONS:
         raise InputError(f"precision must be {' or '.join(_PRECISIONS)}, got {precision!r}.")

@@ -109,8 +109,7 @@ def load(model: ModelFile, config: BackendConfig) -> OnnxRuntimeBackend:
         ModelError: ONNX Runtime cannot load the model.
         InputError: An option or device is unknown.
     """
-    if unknown := set(config.options) - _OPTIONS:
-        raise InputError(f"unknown onnxruntime options {sorted(unknown)}; known are {sorted(_OPTIONS)}.")
+    config.check_options("onnxruntime", _OPTIONS)
     try:
         import onnxruntime as ort
     except ImportError as error:

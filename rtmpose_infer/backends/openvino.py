@@ -274,8 +274,7 @@ class _Settings:
     @classmethod
     def read(cls, config: BackendConfig, *, device: str | None = None) -> _Settings:
         options = config.options
-        if unknown := set(options) - _OPTIONS:
-            raise InputError(f"unknown openvino options {sorted(unknown)}; known are {sorted(_OPTIONS)}.")
+        config.check_options("openvino", _OPTIONS)
         hint = str(options.get("performance_hint", "latency")).lower()
         precision = str(options.get("precision", "f32")).lower()
         for name, value, known in (("performance_hint", hint, _HINTS), ("precision", precision, _PRECISIONS)):

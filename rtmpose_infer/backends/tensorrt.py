@@ -369,9 +369,8 @@ class _Options:
 
     @classmethod
     def read(cls, config: BackendConfig) -> _Options:
-        given = dict(config.options)
-        if unknown := given.keys() - _OPTIONS:
-            raise InputError(f"unknown tensorrt options {sorted(unknown)}; known are {sorted(_OPTIONS)}.")
+        config.check_options("tensorrt", _OPTIONS)
+        given = config.options
         workspace, level = given.get("workspace_mb"), given.get("optimization_level")
         if workspace is not None and not (isinstance(workspace, int) and workspace > 0):
             raise InputError(f"workspace_mb must be a positive whole number, got {workspace!r}.")

@@ -27,6 +27,7 @@ from rtmpose_infer.pose_tracker import PosePipeline, PoseTracker
 from rtmpose_infer.stages import StageClock
 from rtmpose_infer.video import open_source
 from rtmpose_infer.zoo import resolve
+from rtmpose_infer.zoo.store import NETWORK
 
 if TYPE_CHECKING:
     from rtmpose_infer.preprocess import Frame
@@ -279,8 +280,7 @@ class _Run:
 def _facts(model: str, task: str, network: PersonDetector | PoseEstimator) -> Json:
     path = resolve(model, task=task)
     info = network.describe()
-    # the file that holds the weights
-    weights = path / "end2end.onnx" if path.is_dir() else path
+    weights = path / NETWORK if path.is_dir() else path  # the file that holds them
     if weights.suffix == ".xml" or info.runtime == "ncnn":
         weights = weights.with_suffix(".bin")
     return {

@@ -147,7 +147,6 @@ class Output:
         self._keep_drawn = keep_drawn
         self.drawn: npt.NDArray[np.uint8] | None = None
         self.failure: RtmposeInferError | None = None
-        self.written_frames = 0
         self._used: set[FrameWriter | PosesWriter] = set()
         self._queue: queue.Queue[tuple[Frame, Poses] | None] = queue.Queue(_QUEUE_LENGTH)
         self._thread = threading.Thread(target=self._write, name=f"encode {name}", daemon=True)
@@ -207,7 +206,6 @@ class Output:
                 self._used.add(self._frames)
             if self._keep_drawn:
                 self.drawn = image
-        self.written_frames += 1
 
 
 @dataclass

@@ -35,7 +35,7 @@ def export(  # one parameter an option
     raw: Annotated[
         bool, typer.Option("--raw/--deploy-graph", help="OpenMMLab's inputs and outputs, or the deploy graph.")
     ] = False,
-    opset: Annotated[int, typer.Option(help="Version of ONNX's operators.")] = 17,
+    opset: Annotated[int, typer.Option(help="Version of ONNX's operator set.")] = 17,
     batch: Annotated[int | None, typer.Option(min=1, help="A fixed batch size; by default any.")] = None,
     vectors: Annotated[bool, typer.Option("--vectors", help="Give the SimCC vectors too.")] = False,
     skeleton: Annotated[

@@ -108,7 +108,7 @@ def track(  # one parameter an option
     ] = True,
     show: Annotated[bool, typer.Option("--show", help="Show the annotated frames in a window; q ends.")] = False,
     colour_by: Annotated[ColourBy, typer.Option(help="Colour limbs by side of the body or by person.")] = ColourBy.SIDE,
-    ids: Annotated[bool, typer.Option(help="Write people's numbers above their heads.")] = True,
+    ids: Annotated[bool, typer.Option(help="Write track ids above people's heads.")] = True,
     boxes: Annotated[bool, typer.Option(help="Draw people's boxes.")] = False,
     picture_rate: Annotated[float, typer.Option(help="Frames per second that a folder of pictures stands for.")] = 30.0,
     offline: Annotated[

@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.calibration import CORRECT_OKS, Calibration
 from rtmpose_infer.errors import BackendUnavailableError, InputError, MediaError
+from rtmpose_infer.evaluation.pose import skeleton_of
 from rtmpose_infer.model_spec import METADATA_KEY, ModelFile, ModelSpec
 
 if TYPE_CHECKING:
@@ -102,10 +103,7 @@ def calibration_samples(annotations: Annotations, poses: Mapping[int, Poses]) ->
     Raises:
         InputError: The annotated joints are not the network's, or the poses not as many as the boxes.
     """
-    skeletons = {found.skeleton for found in poses.values()}
-    if len(skeletons) != 1:
-        raise InputError(f"expected poses of one skeleton, got {len(skeletons)}.")
-    skeleton = skeletons.pop()
+    skeleton = skeleton_of(poses)
     names = annotations.keypoint_names
     if (names and names != skeleton.keypoints) or any(
         len(person["keypoints"]) != 3 * skeleton.num_keypoints for person in annotations.people

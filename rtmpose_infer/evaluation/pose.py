@@ -30,7 +30,16 @@ if TYPE_CHECKING:
     from rtmpose_infer.results import Poses
     from rtmpose_infer.skeletons import Skeleton
 
-__all__ = ["Annotations", "JointReport", "PartReport", "PoseReport", "load_annotations", "pose_report"]
+__all__ = [
+    "PERSON_SHARE_OF_BOX",
+    "Annotations",
+    "JointReport",
+    "PartReport",
+    "PoseReport",
+    "load_annotations",
+    "pose_report",
+    "skeleton_of",
+]
 
 Floats = npt.NDArray[np.floating[Any]]
 # COCO-WholeBody keeps its joints in five fields; in its 133-keypoint order they follow one another.
@@ -43,7 +52,8 @@ _PARTS = (
 )
 _WHOLE_BODY_KEYPOINTS = sum(count for *_, count in _PARTS)
 _STATS = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75", "ar_medium", "ar_large")
-_PERSON_SHARE_OF_BOX = 0.53  # where an annotation gives no area: what COCO's people fill of their box on average
+PERSON_SHARE_OF_BOX = 0.53
+"""The share of their boxes that COCO's people fill at the median: a person's area where only the box is known."""
 _SAME_PERSON = 0.1  # OKS from which a found person is taken for an annotated one in the table of joints
 
 
@@ -208,13 +218,10 @@ def pose_report(annotations: Annotations, poses: Mapping[int, Poses]) -> PoseRep
             pictures that are not annotated.
         BackendUnavailableError: ``faster_coco_eval`` is not installed.
     """
-    skeletons = {found.skeleton for found in poses.values()}
-    if len(skeletons) != 1:
-        raise InputError(f"expected poses of one skeleton, got {len(skeletons)}.")
+    skeleton = skeleton_of(poses)
     unknown = sorted(set(poses) - set(annotations.images))
     if unknown:
         raise InputError(f"poses of pictures that {annotations.path} does not name: {unknown[:5]}.")
-    skeleton = skeletons.pop()
     whole = annotations.is_whole_body and skeleton.num_keypoints == _WHOLE_BODY_KEYPOINTS
     index = np.arange(_WHOLE_BODY_KEYPOINTS) if whole else _paired(annotations, skeleton)
     sigmas = np.where(index >= 0, skeleton.oks_sigmas.astype(np.float64)[index], 0.05).round(6)
@@ -238,12 +245,24 @@ def pose_report(annotations: Annotations, poses: Mapping[int, Poses]) -> PoseRep
     )
 
 
+def skeleton_of(poses: Mapping[int, Poses]) -> Skeleton:
+    """Return the skeleton of the poses found in several pictures, by image id.
+
+    Raises:
+        InputError: There are none, or their skeletons differ.
+    """
+    skeletons = {found.skeleton for found in poses.values()}
+    if len(skeletons) != 1:
+        raise InputError(f"expected poses of one skeleton, got {len(skeletons)}.")
+    return skeletons.pop()
+
+
 def _checked_person(person: Any, images: Mapping[int, str]) -> Mapping[str, Any]:
     image_id = int(person["image_id"])
     if image_id not in images:
         raise ValueError(f"annotation of the unknown image {image_id}")
     x, y, width, height = box = [float(v) for v in person["bbox"]]
-    area = float(person.get("area", _PERSON_SHARE_OF_BOX * width * height))
+    area = float(person.get("area", PERSON_SHARE_OF_BOX * width * height))
     if not all(map(math.isfinite, (x, y, width, height, area))):
         raise ValueError(f"bbox {box} of area {area}")
     checked = {**person, "image_id": image_id, "bbox": box, "area": area}

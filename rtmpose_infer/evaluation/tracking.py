@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.association import match
 from rtmpose_infer.errors import BackendUnavailableError, InputError, ShapeError
+from rtmpose_infer.evaluation.pose import PERSON_SHARE_OF_BOX
 from rtmpose_infer.geometry import box_areas, iou_matrix, oks_matrix
 from rtmpose_infer.results import Poses
 from rtmpose_infer.skeletons import unnamed_skeleton
@@ -41,7 +42,6 @@ __all__ = [
 
 Floats = npt.NDArray[np.floating[Any]]
 Bools = npt.NDArray[np.bool_]
-_PERSON_SHARE_OF_BOX = 0.53  # COCO's persons fill this share of their boxes at the median
 _LARGEST_LAG = 15  # frames
 
 
@@ -429,7 +429,7 @@ def _similarity(there: PeopleFrame, found: PeopleFrame, sigmas: Floats | None) -
         return np.asarray(iou_matrix(there.bboxes, found.bboxes), np.float64)
     if there.keypoints is None or found.keypoints is None:
         raise InputError("to compare people by joints, truth and tracked people both need keypoints.")
-    areas = box_areas(there.bboxes) * _PERSON_SHARE_OF_BOX
+    areas = box_areas(there.bboxes) * PERSON_SHARE_OF_BOX
     # A joint that truth knows and the tracker does not report counts as wrong, so it must not drop out as unknown.
     points = np.where(np.isfinite(found.keypoints), found.keypoints, 1e7)
     return np.asarray(oks_matrix(points, there.keypoints, areas=areas, sigmas=sigmas).T, np.float64)

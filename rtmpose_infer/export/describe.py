@@ -13,7 +13,7 @@ import numpy as np
 
 from rtmpose_infer.errors import CheckpointError, InputError
 from rtmpose_infer.export.mm_config import find_steps, find_value
-from rtmpose_infer.model_spec import ModelSpec
+from rtmpose_infer.model_spec import IMAGENET_MEAN, IMAGENET_STD, ModelSpec
 from rtmpose_infer.skeletons import Skeleton, load_skeleton, skeleton_from_dict, skeleton_names, unnamed_skeleton
 
 if TYPE_CHECKING:
@@ -21,12 +21,11 @@ if TYPE_CHECKING:
 
 __all__ = ["describe_network"]
 
-_RGB_MEAN, _RGB_STD = (123.675, 116.28, 103.53), (58.395, 57.12, 57.375)
 _PLAIN = ("bgr", (0.0, 0.0, 0.0), (1.0, 1.0, 1.0))
 _NORMALISATION = {
-    "rtmpose": ("rgb", _RGB_MEAN, _RGB_STD),
-    "rtmw": ("rgb", _RGB_MEAN, _RGB_STD),
-    "rtmdet": ("bgr", _RGB_MEAN[::-1], _RGB_STD[::-1]),
+    "rtmpose": ("rgb", IMAGENET_MEAN, IMAGENET_STD),
+    "rtmw": ("rgb", IMAGENET_MEAN, IMAGENET_STD),
+    "rtmdet": ("bgr", IMAGENET_MEAN[::-1], IMAGENET_STD[::-1]),
     "yolox": _PLAIN,
     "rtmo": _PLAIN,
 }

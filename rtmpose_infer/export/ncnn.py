@@ -37,6 +37,7 @@ from rtmpose_infer.backends import BackendConfig, load_backend
 from rtmpose_infer.backends.ncnn import check_param, import_ncnn
 from rtmpose_infer.cache import atomic_write, sha256_of
 from rtmpose_infer.errors import BackendUnavailableError, ExportError, ModelError, OutputMismatchError, ParityError
+from rtmpose_infer.export.onnx_graph import cpu_session
 from rtmpose_infer.export.pictures import drawn_pictures
 from rtmpose_infer.model_spec import METADATA_KEY, ModelSpec, load_model_file
 from rtmpose_infer.preprocess import InputBuffer
@@ -574,14 +575,6 @@ def _moved_boxes(reference: Sequence[Floats], answer: Sequence[Floats], _: Model
 
 def _run_onnx(model: onnx.ModelProto, *calls: Sequence[npt.NDArray[Any]]) -> list[Any]:
     """Return the outputs of each call of the model on the CPU."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendUnavailableError(
-            "every export is checked with ONNX Runtime, which is not installed: pip install 'rtmpose-infer[cpu]'."
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = cpu_session(model)
     names = [value.name for value in session.get_inputs()]
     return [session.run(None, dict(zip(names, arrays, strict=True))) for arrays in calls]

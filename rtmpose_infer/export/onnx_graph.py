@@ -15,12 +15,20 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from rtmpose_infer.errors import ExportError, InputError
+from rtmpose_infer.errors import BackendUnavailableError, ExportError, InputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["DEFAULT_OPSET", "HIGHEST_OPSET", "LOWEST_OPSET", "GraphBuilder", "check_graph", "check_opset"]
+__all__ = [
+    "DEFAULT_OPSET",
+    "HIGHEST_OPSET",
+    "LOWEST_OPSET",
+    "GraphBuilder",
+    "check_graph",
+    "check_opset",
+    "cpu_session",
+]
 
 LOWEST_OPSET = 13
 HIGHEST_OPSET = 21
@@ -60,6 +68,23 @@ def check_graph(model: onnx.ModelProto, *, full: bool = False) -> None:
             f"the graph would be no valid ONNX model: {str(error).rstrip('.')}. Its source is damaged; "
             "download or export that again."
         ) from error
+
+
+def cpu_session(model: onnx.ModelProto) -> Any:
+    """Return an ``onnxruntime.InferenceSession`` of a model on the CPU, the reference that exports are compared with.
+
+    Raises:
+        BackendUnavailableError: ONNX Runtime is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BackendUnavailableError(
+            "every export is checked with ONNX Runtime, which is not installed; pip install 'rtmpose-infer[export]'."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
 
 
 class GraphBuilder:

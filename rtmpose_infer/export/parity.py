@@ -26,9 +26,10 @@ import onnx
 import torch
 
 from rtmpose_infer.backends.base import joined
-from rtmpose_infer.errors import BackendUnavailableError, ParityError
+from rtmpose_infer.errors import ParityError
 from rtmpose_infer.export.deploy_graph import Suppression, cell_corners
 from rtmpose_infer.export.networks import rtmdet, rtmo, yolox
+from rtmpose_infer.export.onnx_graph import cpu_session
 from rtmpose_infer.geometry import iou_matrix
 from rtmpose_infer.preprocess import InputBuffer
 from rtmpose_infer.simcc import decode_simcc, peak_prominence
@@ -436,21 +437,13 @@ def run_batches(
         ParityError: ONNX Runtime cannot load or run the model.
         BackendUnavailableError: ONNX Runtime is not installed.
     """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BackendUnavailableError(
-            "every export is checked with ONNX Runtime, which is not installed; pip install 'rtmpose-infer[export]'."
-        ) from error
     probed = onnx.ModelProto()
     probed.CopyFrom(model)
     present = {o.name for o in probed.graph.output}
     probed.graph.output.extend(onnx.ValueInfoProto(name=name) for name in extra if name not in present)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
     buffer = InputBuffer(spec)
     try:
-        session = onnxruntime.InferenceSession(probed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+        session = cpu_session(probed)
         source = session.get_inputs()[0]
         names = [o.name for o in session.get_outputs()]
         fixed = source.shape[0] if isinstance(source.shape[0], int) else 0
