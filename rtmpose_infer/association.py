@@ -164,20 +164,18 @@ def pose_similarity(
     *,
     sizes_px: Floats,
     sigmas: Floats,
-    tolerance: Floats | float = 0.0,
 ) -> Floats:
-    """Return the (P,) likeness of P pairs of poses, 0 to 1: OKS that allows for an uncertain place.
+    """Return the (P,) object keypoint similarity of P pairs of poses, 0 to 1.
 
-    Per joint exp(−d² / (2·s²·((2σ)² + tolerance²))), averaged over the joints valid in both; with tolerance 0 and s²
-    the area this is COCO's object keypoint similarity.
+    COCO's definition: the mean over the joints valid in both of exp(−d² / (2·s²·(2σ)²)), s² being the area;
+    ``geometry.oks_matrix`` has that of all pairs.
 
     Args:
         keypoints_a: (P, K, 2) float32 frame pixels.
         keypoints_b: (P, K, 2) float32.
-        both_valid: (P, K) bool, the joints to compare; a pair without any has likeness 0.
+        both_valid: (P, K) bool, the joints to compare; a pair without any has similarity 0.
         sizes_px: (P,) float32, s: the square root of the person's area.
         sigmas: (K,) the skeleton's OKS sigmas.
-        tolerance: (P,) or one number: standard deviation of the place, in sizes.
 
     >>> one = np.zeros((1, 2, 2), np.float32)
     >>> pose_similarity(one, one, np.ones((1, 2), bool), sizes_px=np.ones(1), sigmas=np.full(2, 0.05)).tolist()
@@ -185,8 +183,7 @@ def pose_similarity(
     """
     difference = keypoints_a - keypoints_b
     squared = difference[..., 0] ** 2 + difference[..., 1] ** 2
-    variance = (2 * sigmas) ** 2 + np.square(np.asarray(tolerance, np.float32))[..., None]
-    spread = 2 * np.maximum(sizes_px, 1e-3)[:, None] ** 2 * variance
+    spread = 2 * np.maximum(sizes_px, 1e-3)[:, None] ** 2 * (2 * sigmas) ** 2
     joints = np.where(both_valid, np.exp(-np.where(both_valid, squared / spread, 0)), 0)
-    likeness: Floats = joints.sum(axis=1) / np.maximum(both_valid.sum(axis=1), 1)
-    return likeness
+    similarity: Floats = joints.sum(axis=1) / np.maximum(both_valid.sum(axis=1), 1)
+    return similarity

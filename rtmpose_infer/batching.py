@@ -1,4 +1,4 @@
-"""Running pictures through a loaded network: who holds it, and how many go into one call.
+"""Running pictures through a network: how it is loaded and held, and how many pictures go into one call.
 
 A runtime tells what it can do by the batch axis of its shapes (fixed or dynamic) and by ``Backend.batch_sizes``. Where
 every size is as good (ONNX Runtime on a CPU), all people of a frame go in one call and nothing is padded; where
@@ -22,17 +22,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rtmpose_infer.backends import load_backend, own_form
 from rtmpose_infer.backends.base import joined
 from rtmpose_infer.backends.engine_cache import model_digest
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import InputError, ModelError
+from rtmpose_infer.model_spec import load_model_file
 from rtmpose_infer.preprocess import InputBuffer
+from rtmpose_infer.zoo import resolve, spec_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rtmpose_infer.backends.base import Arrays, Backend, BackendInfo
-    from rtmpose_infer.model_spec import ModelFile, ModelSpec
+    from rtmpose_infer.backends import Arrays, Backend, BackendConfig, BackendInfo
+    from rtmpose_infer.model_spec import ModelSpec
     from rtmpose_infer.preprocess import Frame
     from rtmpose_infer.stages import StageClock
 
@@ -53,20 +56,36 @@ class HeldNetwork(Closing):
 
     backend: Backend
     spec: ModelSpec
+    _came_from: Path | str | None = None
+
+    def _load(
+        self, model: str | Path, *, task: str, backend: str, config: BackendConfig, options: dict[str, Any]
+    ) -> tuple[Backend, ModelSpec]:
+        """Return a model loaded into a runtime, and what it says of itself; remember its file for ``fingerprint``.
+
+        Args:
+            model: A file, a folder or a name of the zoo, as ``zoo.resolve`` takes it.
+            task: See ``model_spec.load_model_file``.
+            backend: Name or alias.
+            config: Device, threads and options.
+            options: Fields of ``ModelSpec`` that the caller knows better than the file and the zoo.
+        """
+        path = resolve(model, task=task)
+        known = spec_fields(model, path) | options
+        file = own_form(load_model_file(path, task=task, **known), backend, **known)
+        loaded = load_backend(file, backend=backend, config=config)
+        # What was in an archive is not kept for the fingerprint, but its digest is.
+        self._came_from = model_digest(file.data) if isinstance(file.data, bytes) else file.data
+        return loaded, file.spec
 
     def _hold(self, backend: Backend, spec: ModelSpec, **options: Any) -> None:
         """Begin to hold a network whose answers the options shape."""
         self.backend, self.spec = backend, spec
         self._options = options
-        self._came_from: Path | str | None = None
         self._local = threading.local()
         info, (width, height) = backend.describe(), spec.input_size_wh
         on_cpu = info.runtime in _BOUNDED_ON_CPU and info.device.lower() == "cpu"
         self._most = max(_CPU_CALL_PIXELS // (width * height), 1) if on_cpu else _LARGEST_BATCH
-
-    def _note_file(self, model: ModelFile) -> None:
-        """Remember the network's file for ``fingerprint``; of a network out of an archive only its digest."""
-        self._came_from = model_digest(model.data) if isinstance(model.data, bytes) else model.data
 
     def fingerprint(self) -> dict[str, Any]:
         """Return what this network's answers depend on, as JSON values: its spec, its options and its file's digest.

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig, load_backend, own_form
+from rtmpose_infer.backends import Backend, BackendConfig
 from rtmpose_infer.batching import HeldNetwork, check_filter, check_input
 from rtmpose_infer.errors import InputError, OutputMismatchError
 from rtmpose_infer.geometry import clip_boxes, nms
-from rtmpose_infer.model_spec import ModelSpec, load_model_file
 from rtmpose_infer.preprocess import check_frame, letterbox_into
 from rtmpose_infer.results import Detections
 from rtmpose_infer.stages import NO_CLOCK, StageClock
-from rtmpose_infer.zoo import resolve, spec_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from rtmpose_infer.backends.base import Arrays
+    from rtmpose_infer.model_spec import ModelSpec
     from rtmpose_infer.preprocess import Frame
 
 __all__ = ["PersonDetector"]
@@ -77,19 +76,14 @@ class PersonDetector(HeldNetwork):
         **model_options: Any,
     ) -> None:
         check_filter(score_threshold, iou_threshold, max_detections=max_detections)
-        path = resolve(model, task="detection")
-        known = spec_fields(model, path) | model_options
-        file = own_form(load_model_file(path, task="detection", **known), backend, **known)
         config = backend_config or BackendConfig(device=device, threads=threads)
         self._set_up(
-            load_backend(file, backend=backend, config=config),
-            file.spec,
+            *self._load(model, task="detection", backend=backend, config=config, options=model_options),
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             label=label,
             max_detections=max_detections,
         )
-        self._note_file(file)
 
     @classmethod
     def from_backend(

@@ -9,18 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig, load_backend, own_form
+from rtmpose_infer.backends import Backend, BackendConfig
 from rtmpose_infer.batching import HeldNetwork, check_input
 from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import DTypeError, InputError, ModelError, OutputMismatchError, ShapeError
 from rtmpose_infer.geometry import check_boxes, crop_transform
-from rtmpose_infer.model_spec import ModelSpec, load_model_file
 from rtmpose_infer.preprocess import check_frame, crop_into, mirror_into
 from rtmpose_infer.results import Poses
 from rtmpose_infer.simcc import average_mirrored, decode_simcc, mask_unfound, mirrored_back
 from rtmpose_infer.skeletons import unnamed_skeleton
 from rtmpose_infer.stages import NO_CLOCK, StageClock
-from rtmpose_infer.zoo import resolve, spec_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -28,6 +26,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from rtmpose_infer.backends.base import Arrays
+    from rtmpose_infer.model_spec import ModelSpec
     from rtmpose_infer.preprocess import Frame
     from rtmpose_infer.skeletons import Skeleton
 
@@ -69,12 +68,8 @@ class PoseEstimator(HeldNetwork):
         backend_config: BackendConfig | None = None,
         **model_options: Any,
     ) -> None:
-        path = resolve(model, task="pose")
-        known = spec_fields(model, path) | model_options
-        file = own_form(load_model_file(path, task="pose", **known), backend, **known)
         config = backend_config or BackendConfig(device=device, threads=threads)
-        self._set_up(load_backend(file, backend=backend, config=config), file.spec)
-        self._note_file(file)
+        self._set_up(*self._load(model, task="pose", backend=backend, config=config, options=model_options))
 
     @classmethod
     def from_backend(cls, backend: Backend, spec: ModelSpec) -> Self:

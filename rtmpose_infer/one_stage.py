@@ -13,16 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig, load_backend
+from rtmpose_infer.backends import Backend, BackendConfig
 from rtmpose_infer.batching import HeldNetwork, check_filter, check_input
 from rtmpose_infer.errors import ModelError, OutputMismatchError
 from rtmpose_infer.geometry import CropTransform, clip_boxes, crop_transform, nms
-from rtmpose_infer.model_spec import ModelSpec, load_model_file
 from rtmpose_infer.preprocess import check_frame, crop_into
 from rtmpose_infer.results import Poses
 from rtmpose_infer.simcc import mask_unfound
 from rtmpose_infer.stages import NO_CLOCK, StageClock
-from rtmpose_infer.zoo import resolve, spec_fields
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from rtmpose_infer.backends.base import Arrays
+    from rtmpose_infer.model_spec import ModelSpec
     from rtmpose_infer.preprocess import Frame
     from rtmpose_infer.skeletons import Skeleton
 
@@ -75,17 +74,13 @@ class OneStageEstimator(HeldNetwork):
         **model_options: Any,
     ) -> None:
         check_filter(score_threshold, iou_threshold, max_people=max_people)
-        path = resolve(model, task="one_stage")
-        file = load_model_file(path, task="one_stage", **(spec_fields(model, path) | model_options))
         config = backend_config or BackendConfig(device=device, threads=threads)
         self._set_up(
-            load_backend(file, backend=backend, config=config),
-            file.spec,
+            *self._load(model, task="one_stage", backend=backend, config=config, options=model_options),
             score_threshold=score_threshold,
             iou_threshold=iou_threshold,
             max_people=max_people,
         )
-        self._note_file(file)
 
     @classmethod
     def from_backend(

@@ -63,10 +63,9 @@ class Worker:
     Args:
         target: ``"module:name"`` of a function that takes a request (a dict) and returns what JSON can hold, or of a
             class whose instance is called so.
-        environment: Environment variables to set for the worker, besides those of this process.
     """
 
-    def __init__(self, target: str, *, environment: Mapping[str, str] | None = None) -> None:
+    def __init__(self, target: str) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._failure = ""
         self._log = bytearray()
@@ -79,7 +78,6 @@ class Worker:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
-                env={**os.environ, **(environment or {})},
             )
         except OSError as error:
             self._failure = f"no Python process could be started from {sys.executable!r}: {error}"
