@@ -1,4 +1,4 @@
-"""Skeletons drawn over a frame: anti-aliased, with a dark rim so that they read on snow and on asphalt.
+"""Skeletons drawn over a frame: anti-aliased, with a dark rim so that they stand out on light and dark backgrounds.
 
 Everything scales with the person: limbs, rims, joints and labels of someone far away are thin, those of someone near
 are bold (how bold at most grows with frames beyond 1080p), and fingers stay thinner than the arm they hang on. Joints

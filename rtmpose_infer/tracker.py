@@ -85,7 +85,7 @@ _LEAST_AUTO_INTERVAL, _MEAN_AUTO_INTERVAL = 3, 10  # frames between the detectio
 _CAMERA_MEMORY_S = 1.0
 _CAMERA_GAIN = 0.3
 _PROVISIONAL = 1 << 40  # the first number of tracks that nobody has seen, so that the identities shown have no gaps
-_FEWEST_AGREEING = 3  # people whose shifts must be alike before the camera is believed to have moved
+_FEWEST_AGREEING = 3  # people whose shifts must be alike before they count as a motion of the camera
 _OUTWARD = np.array([-1, -1, 1, 1], np.float32)  # the direction of each of a box's edges
 _STRAY_MARGIN = 0.35  # joints further outside the expected box than this share of its sides do not shape the new one
 
@@ -771,7 +771,7 @@ class Tracker:
         return followed.changed(ids=ids), lost[away], len(back)
 
     def _convincing(self, seen: _Seen) -> Bools:
-        """Return (P,) whose evidence is good enough to be believed at once."""
+        """Return (P,) bool, whose evidence is good enough to confirm a track at once."""
         good = (seen.quality >= self.config.confirm_pose_threshold) & seen.detected
         convincing: Bools = good & (seen.bbox_scores >= self.config.confirm_bbox_threshold)
         return convincing

@@ -6,10 +6,10 @@ Decisions:
   CPU that has the instructions in BF16 or FP16; the gated attention of RTMPose overflows in the one and coarsens in the
   other.
 - Where a lower precision is asked for, it is for the convolutions, which are nearly all of the work: what follows the
-  last one (attention and classifiers of a pose network, boxes and suppression of a detector) stays in float32, but for
-  a few steps that OpenVINO writes anew and forgets the wish for. That costs no time and moves little more than half as
-  many joints (``benchmarks/low_precision.py``). OpenVINO takes such wishes only in its own file format, so the graph is
-  written out, marked, and read again when it is first compiled.
+  last one (attention and classifiers of a pose network, boxes and suppression of a detector) is marked to stay in
+  float32, though OpenVINO loses the mark of a few steps that it rewrites. That costs no time and moves little more than
+  half as many joints (``benchmarks/low_precision.py``). OpenVINO reads such marks only from its own file format, so the
+  graph is written out, marked, and read again when it is first compiled.
 - Threads are not pinned to cores. OpenVINO pins them by default, always from the first core on, so that two processes
   with one thread each share one core and leave the others idle, and a busy core is never left: beside two other programs
   RTMPose-s made 43 to 49 frames a second on two cores instead of 31 to 36, and alone as many as before.
@@ -482,7 +482,7 @@ def _quicken_arg_max(network: Any) -> None:
 
 
 def _exact_at_the_end(core: Any, network: Any) -> Any:
-    """Return the graph with the wish that what follows its last convolution be computed in float32.
+    """Return the graph with all that follows its last convolution marked to be computed in float32.
 
     Raises:
         BackendError: The temporary folder is missing or full.

@@ -158,8 +158,8 @@ def _run_all(
 ) -> str:
     """Start everybody several times and measure; return why the answers were not compared, if they were not.
 
-    On a busy machine one process can be lucky for its whole life with where the kernel puts its threads, and then be
-    steadily faster than its twin. So each contestant is measured in several processes, one after the other.
+    On a busy machine the kernel may place the threads of one process well for as long as it runs, which then is steadily
+    faster than another one like it. So each contestant is measured in several processes, one after the other.
     """
     problem = ""
     try:

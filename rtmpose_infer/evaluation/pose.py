@@ -1,9 +1,9 @@
-"""How good poses in pictures are: OKS-AP and AR by COCO's evaluation code, and which joints are to blame.
+"""How good poses in pictures are: OKS-AP and AR by COCO's evaluation code, and how far off each joint is.
 
 The figures come from ``faster_coco_eval``, a maintained C++ form of COCO's own code, never from a formula of this
 project. What this file adds is everything around it: annotations are checked before an hour of inference depends on
 them, joints are paired by name, so that a network with 26 or 133 keypoints can be judged on 17 annotated ones, the
-parts of COCO-WholeBody are judged one by one, and a table says for every joint how far off it is.
+parts of COCO-WholeBody are judged one by one, and a table says for every joint how well it is placed.
 """
 
 from __future__ import annotations

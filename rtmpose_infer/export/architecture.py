@@ -3,7 +3,7 @@
 Depth is how many blocks a stage has, width how many channels; keypoints, bins, classes and attention sizes are axes of
 weights. Even the input size of a SimCC network is there: the classifiers have ``W·r`` and ``H·r`` rows and the token
 projection ``(W/32)·(H/32)`` columns, which together give r, W and H. So no config is asked for; where a checkpoint carries
-one, it is believed over this module's tables.
+one, it takes precedence over this module's tables.
 
 Four things leave no trace in the tensors and come from the published sizes, the config or the caller, in rising order of
 authority: a detector's input size, RTMDet's ``exp_on_reg`` and ``share_conv``, and what a detector's single class or 17

@@ -1,7 +1,8 @@
 """What a checkpoint's network wants and means: normalisation, padding, classes, skeleton.
 
-None of this is in the tensors. The order of belief: the caller, the checkpoint's ``meta`` (training config and data set),
-the family's published settings. What was taken from the last source is returned in words, for the export's report.
+None of this is in the tensors. The sources, the earlier before the later: the caller, the checkpoint's ``meta`` (training
+config and data set), the family's published settings. What was taken from the last source is returned in words, for the
+export's report.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The gate every export passes: does the file compute what its source computes?
 
-Both are run on the same pictures. What is compared is what a user sees, places in pixels, where the network has an
-opinion. A joint counts when its SimCC peak stands half its height above everything outside its own hill; a box, when it
+Both are run on the same pictures. What is compared is what a user sees, places in pixels, where the source's answer is
+clear. A joint counts when its SimCC peak stands half its height above everything outside its own hill; a box, when it
 scores 0.5 and survives suppression. Clearness of a joint is measured on its vector and not by a score threshold, because
 the scores of this family are not calibrated and differ from model to model; a joint without a clear peak may land
 anywhere after the slightest rounding, and says nothing. A joint's displacement is its distance, a box's the mean over
@@ -72,7 +72,7 @@ class Observation:
     Attributes:
         points: ``[R, 2]`` joints or ``[R, 4]`` boxes (two corners), in input pixels.
         scores: ``[R]``.
-        clarity: ``[R]``, 0 to 1, how much of an opinion each row is; rows from 0.5 on count.
+        clarity: ``[R]``, 0 to 1, how clear each row's place is; rows from 0.5 on count.
         vectors: Pose networks: SimCC vectors of both axes.
         cells: Detectors: boxes ``[N, P, 4]`` and scores ``[N, C, P]`` before suppression.
         detections: Detectors in ONNX: per picture, rows ``[D, 5]`` after suppression.

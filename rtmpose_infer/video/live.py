@@ -37,7 +37,7 @@ class CameraSource(FrameSource):
 
     def __init__(self, index: int) -> None:
         self.name = f"camera {index}"
-        # OpenCV tells its own story of every way that it tried, on standard error.
+        # OpenCV prints every driver that it tried on standard error.
         set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # its place since 4.13
         told = set_log_level(_SILENT)
         try:
