@@ -2,6 +2,8 @@
 
 Three kinds of network output are decoded: boxes that the graph has already suppressed, RTMDet's raw maps and YOLOX's
 raw rows. Thresholds hold on all three: on a graph with its own NMS they can only be stricter than what the graph did.
+A cell counts for every class whose score is above the threshold, as in MMDetection's RTMDet and in the deploy graphs,
+so that a person on a motorcycle is not lost to the motorcycle.
 """
 
 from __future__ import annotations
@@ -282,14 +284,13 @@ def _decode_rtmdet(outputs: Arrays, *, width: int, score_threshold: float) -> Fo
         boxes, scores, labels = [], [], []
         for logits, distances in zip(maps[:levels], maps[levels:], strict=True):
             stride = width / logits.shape[3]
-            best = logits[i].argmax(axis=0)
-            top = logits[i].max(axis=0)
-            rows, columns = np.nonzero(top > floor)
+            # Seven times as fast as nonzero of three axes.
+            classes, rows, columns = np.unravel_index(np.flatnonzero(logits[i] > floor), logits.shape[1:])
             near = distances[i][:, rows, columns]
             x, y = columns * stride, rows * stride
             boxes.append(np.stack([x - near[0], y - near[1], x + near[2], y + near[3]], axis=1))
-            scores.append(1 / (1 + np.exp(-top[rows, columns])))
-            labels.append(best[rows, columns])
+            scores.append(1 / (1 + np.exp(-logits[i][classes, rows, columns])))
+            labels.append(classes)
         found.append(
             (
                 np.concatenate(boxes).astype(np.float32),
@@ -329,12 +330,11 @@ class _YoloxDecoder:
         found: Found = []
         for picture in rows:
             likely = np.flatnonzero(picture[:, 4] > self._score_threshold)  # class scores are at most 1
-            near = picture[likely]
-            labels = near[:, 5:].argmax(axis=1)
-            scores = near[:, 4] * near[:, 5:].max(axis=1, initial=0)
-            centers = (near[:, :2] + cells[likely]) * steps[likely]
-            halves = np.exp(near[:, 2:4]) * steps[likely] / 2
-            found.append(
-                (np.concatenate([centers - halves, centers + halves], axis=1), scores, labels.astype(np.int64))
-            )
+            scores = picture[likely, 4:5] * picture[likely, 5:]
+            chosen, labels = np.nonzero(scores > self._score_threshold)
+            places = likely[chosen]
+            centers = (picture[places, :2] + cells[places]) * steps[places]
+            halves = np.exp(picture[places, 2:4]) * steps[places] / 2
+            boxes = np.concatenate([centers - halves, centers + halves], axis=1)
+            found.append((boxes, scores[chosen, labels], labels.astype(np.int64)))
         return found

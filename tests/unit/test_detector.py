@@ -55,7 +55,7 @@ def sigmoid(value: float) -> float:
 
 
 def rtmdet_rows(maps: Sequence[np.ndarray], picture: int) -> list[Row]:
-    """MMDetection's anchor-free head: points at index × stride, distances to left, top, right, bottom."""
+    """MMDetection's anchor-free head: points at index × stride, distances to left, top, right, bottom, a row a class."""
     rows: list[Row] = []
     levels = len(maps) // 2
     for logits, distances in zip(maps[:levels], maps[levels:], strict=True):
@@ -65,12 +65,13 @@ def rtmdet_rows(maps: Sequence[np.ndarray], picture: int) -> list[Row]:
                 scores = [sigmoid(float(v)) for v in logits[picture, :, row, column]]
                 left, top, right, bottom = (float(v) for v in distances[picture, :, row, column])
                 x, y = column * stride, row * stride
-                rows.append(([x - left, y - top, x + right, y + bottom], max(scores), scores.index(max(scores))))
+                box = [x - left, y - top, x + right, y + bottom]
+                rows += [(box, score, label) for label, score in enumerate(scores)]
     return rows
 
 
 def yolox_rows(output: np.ndarray, strides: Sequence[int], picture: int) -> list[Row]:
-    """Megvii's demo: centre = (value + cell) × stride, size = exp(value) × stride, score = objectness × class."""
+    """Megvii's form: centre = (value + cell) × stride, size = exp(value) × stride, score = objectness × class."""
     rows: list[Row] = []
     index = 0
     for stride in strides:
@@ -79,8 +80,8 @@ def yolox_rows(output: np.ndarray, strides: Sequence[int], picture: int) -> list
                 x, y, w, h, objectness, *classes = (float(v) for v in output[picture, index])
                 x, y = (x + column) * stride, (y + row) * stride
                 w, h = math.exp(w) * stride, math.exp(h) * stride
-                best = classes.index(max(classes))
-                rows.append(([x - w / 2, y - h / 2, x + w / 2, y + h / 2], objectness * classes[best], best))
+                box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+                rows += [(box, objectness * score, label) for label, score in enumerate(classes)]
                 index += 1
     assert index == output.shape[1]
     return rows
@@ -156,6 +157,19 @@ def test_yolox_rows_decode_as_the_loops_do(strides, seed, classes, threshold):
     output = yolox_output(seed, strides=strides, classes=classes)
     found = detector("yolox", output, score_threshold=threshold).predict(FRAME)
     assert_same(found, expected(yolox_rows(output["output"], strides, 0), score_threshold=threshold)[:100])
+
+
+def test_a_person_in_a_cell_whose_best_class_is_another_is_found():
+    maps = rtmdet_maps(0, strides=(32,), classes=2)
+    maps["cls_32"][:] = -9
+    maps["cls_32"][0, :, 0, 1] = 1, 2  # person, and even surer a dog
+    rows = yolox_output(0, strides=(8, 16, 32), classes=2)
+    rows["output"][..., 4] = 0
+    rows["output"][0, 9, 4:] = 0.9, 0.7, 0.8
+    for head, outputs, score in (("rtmdet", maps, 1 / (1 + math.exp(-1))), ("yolox", rows, 0.9 * 0.7)):
+        found = detector(head, outputs, label=0).predict(FRAME)
+        assert found.scores.tolist() == pytest.approx([score])
+        assert detector(head, outputs, label=None).predict(FRAME).labels.tolist() == [1, 0]
 
 
 @pytest.mark.parametrize("label", [0, 1, 2, None])
