@@ -24,6 +24,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.association import match
 from rtmpose_infer.errors import BackendUnavailableError, InputError, MediaError
+from rtmpose_infer.formats.coco import WHOLE_BODY_FIELDS
 from rtmpose_infer.geometry import oks_matrix, xyxy_from_xywh
 
 if TYPE_CHECKING:
@@ -42,15 +43,17 @@ __all__ = [
 ]
 
 Floats = npt.NDArray[np.floating[Any]]
-# COCO-WholeBody keeps its joints in five fields; in its 133-keypoint order they follow one another.
-_PARTS = (
-    ("body", "keypoints", None, 17),
-    ("foot", "foot_kpts", "foot_valid", 6),
-    ("face", "face_kpts", "face_valid", 68),
-    ("left_hand", "lefthand_kpts", "lefthand_valid", 21),
-    ("right_hand", "righthand_kpts", "righthand_valid", 21),
+_PARTS = tuple(
+    (part, field, valid, WHOLE_BODY_FIELDS[field])
+    for part, field, valid in (
+        ("body", "keypoints", None),
+        ("foot", "foot_kpts", "foot_valid"),
+        ("face", "face_kpts", "face_valid"),
+        ("left_hand", "lefthand_kpts", "lefthand_valid"),
+        ("right_hand", "righthand_kpts", "righthand_valid"),
+    )
 )
-_WHOLE_BODY_KEYPOINTS = sum(count for *_, count in _PARTS)
+_WHOLE_BODY_KEYPOINTS = sum(WHOLE_BODY_FIELDS.values())
 _STATS = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75", "ar_medium", "ar_large")
 PERSON_SHARE_OF_BOX = 0.53
 """The share of their boxes that COCO's people fill at the median: a person's area where only the box is known."""

@@ -3,7 +3,7 @@
 ============  ==========================================================================================
 ``native``    one JSON file with everything a ``Poses`` holds; documented in ``formats.native``; read back by
               ``load_recording``
-``coco``      COCO keypoint results, as the COCO evaluation code loads them
+``coco``      COCO keypoint results, as the COCO evaluation code loads them; COCO-WholeBody's for its 133 joints
 ``openpose``  a folder of one JSON file a frame, BODY_25 with face and hands where the skeleton has them
 ``mmpose``    the JSON file of MMPose's demo scripts
 ``csv``       one row a person and frame

@@ -2,11 +2,14 @@
 
 Form (https://cocodataset.org/#format-results): ``image_id``, ``category_id`` (1, person), ``keypoints`` as x, y,
 score of each joint, and the person's ``score``. Tracked people carry ``track_id`` besides; the evaluation ignores it.
+Of whole bodies ``keypoints`` holds the 17 of the body, and feet, face and hands have fields of their own, as
+COCO-WholeBody's evaluation wants them (https://github.com/jin-s13/COCO-WholeBody/blob/master/data_format.md).
 """
 
 from __future__ import annotations
 
 import json
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +19,10 @@ from rtmpose_infer.formats._numbers import SCORE_DIGITS, flat_triplets, rounded_
 if TYPE_CHECKING:
     from rtmpose_infer.results import Poses
 
-__all__ = ["CocoWriter", "coco_results_from_poses"]
+__all__ = ["WHOLE_BODY_FIELDS", "CocoWriter", "coco_results_from_poses"]
+
+WHOLE_BODY_FIELDS = {"keypoints": 17, "foot_kpts": 6, "face_kpts": 68, "lefthand_kpts": 21, "righthand_kpts": 21}
+"""COCO-WholeBody's fields and how many joints each holds; in its order of 133 they follow one another."""
 
 _PERSON_CATEGORY = 1
 
@@ -30,9 +36,14 @@ def coco_results_from_poses(poses: Poses, *, image_id: int) -> list[dict[str, An
     """
     triplets = flat_triplets(poses.keypoints, poses.keypoint_scores)
     scores = rounded_or_zero(poses.scores, SCORE_DIGITS)
+    count = poses.skeleton.num_keypoints
+    fields = WHOLE_BODY_FIELDS if count == sum(WHOLE_BODY_FIELDS.values()) else {"keypoints": count}
     results: list[dict[str, Any]] = []
-    for row, (keypoints, score) in enumerate(zip(triplets, scores, strict=True)):
-        result = {"image_id": int(image_id), "category_id": _PERSON_CATEGORY, "keypoints": keypoints, "score": score}
+    for row, (joints, score) in enumerate(zip(triplets, scores, strict=True)):
+        numbers = iter(joints)
+        result: dict[str, Any] = {"image_id": int(image_id), "category_id": _PERSON_CATEGORY}
+        result |= {name: list(islice(numbers, 3 * length)) for name, length in fields.items()}
+        result["score"] = score
         if poses.track_ids is not None:
             result["track_id"] = int(poses.track_ids[row])
         results.append(result)

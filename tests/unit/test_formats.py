@@ -282,6 +282,17 @@ class TestCoco:
         writer.close()
         assert json.loads((tmp_path / "c.json").read_text()) == []
 
+    def test_whole_bodies_have_the_fields_of_coco_wholebody(self):
+        poses = some_poses(skeleton=load_skeleton("wholebody133"), missing=False)
+        person = coco_results_from_poses(poses, image_id=1)[1]
+        first = 0
+        for name, count in (("keypoints", 17), ("foot", 6), ("face", 68), ("lefthand", 21), ("righthand", 21)):
+            part = person[name if name == "keypoints" else f"{name}_kpts"]
+            joints = np.reshape(part, (count, 3))
+            np.testing.assert_allclose(joints[:, :2], poses.keypoints[1, first : first + count], atol=0.006)
+            first += count
+        assert first == 133
+
     def test_cocos_evaluation_reads_the_file(self, tmp_path):
         pytest.importorskip("faster_coco_eval", reason="needs the eval extra")
         import faster_coco_eval
