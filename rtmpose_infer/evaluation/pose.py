@@ -357,6 +357,11 @@ def _figures(
         about = {"images": [{"id": i} for i in annotations.images], "categories": [{"id": 1, "name": "person"}]}
         there = coco.COCO({**about, "annotations": people})
         seen = there.loadRes(results) if results else coco.COCO({**about, "annotations": []})
+        if annotations.is_whole_body:
+            # How large somebody found is, COCO-WholeBody's code reads off the body's joints whatever part is judged.
+            body = slice(WHOLE_BODY_FIELDS["keypoints"])
+            for result, (_, joints, _) in zip(seen.dataset["annotations"], found, strict=True):
+                result["area"] = float(np.ptp(joints[body, :2], axis=0).prod())
         judge = coco.COCOeval_faster(there, seen, "keypoints", kpt_oks_sigmas=sigmas[part].tolist())
         judge.evaluate()
         judge.accumulate()

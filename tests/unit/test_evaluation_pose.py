@@ -43,6 +43,15 @@ def person(image_id: int, joints: np.ndarray, *, visible: np.ndarray | None = No
     return fields | more
 
 
+def whole_person(image_id: int, joints: np.ndarray, **more: Any) -> dict[str, Any]:
+    """Return an annotation of one person with 133 joints, as in COCO-WholeBody's files."""
+    spans = {"keypoints": (0, 17), "foot_kpts": (17, 23), "face_kpts": (23, 91)}
+    spans |= {"lefthand_kpts": (91, 112), "righthand_kpts": (112, 133)}
+    fields = {k: np.c_[joints[a:b], np.full(b - a, 2)].ravel().tolist() for k, (a, b) in spans.items()}
+    valid = {"foot_valid": True, "face_valid": True, "lefthand_valid": True, "righthand_valid": True}
+    return {**person(image_id, joints), **fields, **valid, **more}
+
+
 def write(tmp_path: Path, people: Sequence[dict[str, Any]], *, images: int = 1, names: Sequence[str] = ()) -> Path:
     path = tmp_path / "annotations.json"
     data = {
@@ -135,14 +144,10 @@ def test_a_missed_person_counts_in_the_table_of_joints_and_a_missed_picture_in_r
 
 def test_whole_bodies_are_judged_part_by_part_and_invalid_parts_are_left_out(tmp_path: Path) -> None:
     joints = somebody(0, count=133)
-    spans = {"keypoints": (0, 17), "foot_kpts": (17, 23), "face_kpts": (23, 91)}
-    spans |= {"lefthand_kpts": (91, 112), "righthand_kpts": (112, 133)}
-    fields = {k: np.c_[joints[a:b], np.full(b - a, 2)].ravel().tolist() for k, (a, b) in spans.items()}
-    valid = {"foot_valid": True, "face_valid": True, "lefthand_valid": True, "righthand_valid": False}
     moved = joints.copy()
     moved[23:91] += 40  # the face is wrong
     moved[112:] += 40  # the right hand too, but it is not annotated
-    whole = {**person(0, joints), **fields, **valid}
+    whole = whole_person(0, joints, righthand_valid=False)
     report = pose_report(load_annotations(write(tmp_path, [whole])), {0: poses([moved], WHOLE)})
     assert list(report.parts) == ["body", "foot", "face", "left_hand", "right_hand"]
     assert report.parts["body"].ap == report.parts["foot"].ap == report.parts["left_hand"].ap == 1
@@ -151,6 +156,15 @@ def test_whole_bodies_are_judged_part_by_part_and_invalid_parts_are_left_out(tmp
     assert report.as_dict()["parts"]["right_hand"]["ap"] is None
     assert len(report.joints) == 133
     json.dumps(report.as_dict(), allow_nan=False)
+
+
+def test_how_large_somebody_found_is_tells_the_body_whatever_part_is_judged(tmp_path: Path) -> None:
+    joints, nobody = somebody(0, size=60, count=133), somebody(1, size=60, at=400, count=133)
+    nobody[17:] = nobody[0]  # feet, face and hands of a medium person, on one spot
+    truth = load_annotations(write(tmp_path, [whole_person(0, joints)]))
+    report = pose_report(truth, {0: poses([nobody, joints], WHOLE)})
+    figures = (report.figures, *report.parts.values())
+    assert [part.ap_medium for part in figures] == pytest.approx([0.5] * 6)
 
 
 def test_whole_body_annotations_judge_a_body_network_by_its_body(tmp_path: Path) -> None:
