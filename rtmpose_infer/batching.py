@@ -26,8 +26,9 @@ from rtmpose_infer.backends import load_backend, own_form
 from rtmpose_infer.backends.base import joined
 from rtmpose_infer.backends.engine_cache import model_digest
 from rtmpose_infer.closing import Closing
-from rtmpose_infer.errors import InputError, ModelError
+from rtmpose_infer.errors import ModelError
 from rtmpose_infer.model_spec import load_model_file
+from rtmpose_infer.options import check_option, is_number, is_whole
 from rtmpose_infer.preprocess import InputBuffer
 from rtmpose_infer.zoo import resolve, spec_fields
 
@@ -232,8 +233,6 @@ def check_filter(score_threshold: float, iou_threshold: float, **most: int) -> N
         InputError: A threshold is outside of 0 to 1, or the bound is no whole number from 1 on.
     """
     for name, value in (("score_threshold", score_threshold), ("iou_threshold", iou_threshold)):
-        if not 0 <= value <= 1:
-            raise InputError(f"{name} must be 0 to 1, got {value}.")
+        check_option(name, value, "0 to 1", fine=is_number(value) and 0 <= value <= 1)
     for name, count in most.items():
-        if not isinstance(count, (int, np.integer)) or count < 1:
-            raise InputError(f"{name} must be a whole number from 1 on, got {count!r}.")
+        check_option(name, count, "a whole number from 1 on", fine=is_whole(count) and count >= 1)

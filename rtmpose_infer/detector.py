@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig
+from rtmpose_infer.backends import Backend, BackendConfig, chosen_config
 from rtmpose_infer.batching import HeldNetwork, check_filter, check_input
 from rtmpose_infer.errors import InputError, OutputMismatchError
 from rtmpose_infer.geometry import clip_boxes, nms
+from rtmpose_infer.options import check_option, is_whole
 from rtmpose_infer.preprocess import check_frame, letterbox_into
 from rtmpose_infer.results import Detections
 from rtmpose_infer.stages import NO_CLOCK, StageClock
@@ -78,7 +79,7 @@ class PersonDetector(HeldNetwork):
         **model_options: Any,
     ) -> None:
         check_filter(score_threshold, iou_threshold, max_detections=max_detections)
-        config = backend_config or BackendConfig(device=device, threads=threads)
+        config = chosen_config(backend_config, device=device, threads=threads)
         self._set_up(
             *self._load(model, task="detection", backend=backend, config=config, options=model_options),
             score_threshold=score_threshold,
@@ -236,8 +237,7 @@ def _label_index(label: int | str | None, class_names: tuple[str, ...]) -> int |
             known = f"it knows {', '.join(class_names)}" if class_names else "it names no classes: pass the index"
             raise InputError(f"the detector has no class {label!r}; {known}.")
         return class_names.index(label)
-    if label < 0:
-        raise InputError(f"label must be a class index from 0, got {label}.")
+    check_option("label", label, "a class index from 0, a name, or None", fine=is_whole(label) and label >= 0)
     if class_names and label >= len(class_names):
         raise InputError(f"the detector has {len(class_names)} classes, index {label} does not exist.")
     return label

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
+from numbers import Real
 from typing import TYPE_CHECKING, Literal
 
 import cv2
@@ -17,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.errors import DTypeError, InputError, ShapeError
+from rtmpose_infer.options import check_option
 
 if TYPE_CHECKING:
     from rtmpose_infer.results import Poses
@@ -80,11 +82,11 @@ def draw_poses(
     Raises:
         ShapeError: The frame is not (H, W, 3), or ``out`` has another shape.
         DTypeError: The frame or ``out`` is not uint8.
-        InputError: ``colour_by`` is unknown, or ``out`` is read-only or not contiguous.
+        InputError: An option is of another type or unknown, or ``out`` is read-only or not contiguous.
     """
     _check_image("frame", frame)
-    if colour_by not in ("side", "id"):
-        raise InputError(f"colour_by: expected 'side' or 'id', got {colour_by!r}.")
+    check_option("score_threshold", score_threshold, "a number", fine=isinstance(score_threshold, Real))
+    check_option("colour_by", colour_by, "'side' or 'id'", fine=colour_by in ("side", "id"))
     canvas = np.array(frame, order="C") if out is None else out
     if out is not None and out is not frame:
         _check_image("out", out)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig
+from rtmpose_infer.backends import Backend, BackendConfig, chosen_config
 from rtmpose_infer.batching import HeldNetwork, check_input
 from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import DTypeError, InputError, ModelError, OutputMismatchError, ShapeError
@@ -68,7 +68,7 @@ class PoseEstimator(HeldNetwork):
         backend_config: BackendConfig | None = None,
         **model_options: Any,
     ) -> None:
-        config = backend_config or BackendConfig(device=device, threads=threads)
+        config = chosen_config(backend_config, device=device, threads=threads)
         self._set_up(*self._load(model, task="pose", backend=backend, config=config, options=model_options))
 
     @classmethod

@@ -12,17 +12,16 @@ import dataclasses
 import json
 import logging
 import lzma
-import math
 import zipfile
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from numbers import Integral, Real
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from rtmpose_infer.errors import InputError, ModelError
 from rtmpose_infer.onnx_file import OnnxHeader, read_onnx_header
+from rtmpose_infer.options import is_number, is_whole
 from rtmpose_infer.skeletons import Skeleton, load_skeleton, skeleton_from_dict, unnamed_skeleton
 
 __all__ = [
@@ -146,19 +145,17 @@ class ModelSpec:
                 raise ModelError(f"{name} must be {expected}, got {getattr(self, name)!r}.")
 
         size = self.input_size_wh
-        fine = _numbers(size, 2, Integral) and all(0 < side <= 8192 for side in size)
+        fine = _numbers(size, 2, is_whole) and all(0 < side <= 8192 for side in size)
         check("input_size_wh", "width and height from 1 to 8192", fine=fine)
         check("input_format", "'nchw_float32' or 'nhwc_uint8'", fine=self.input_format in _INPUT_FORMATS)
-        check("colour", "'rgb' or 'bgr'", fine=self.colour in {"rgb", "bgr"})
+        check("colour", "'rgb' or 'bgr'", fine=self.colour in ("rgb", "bgr"))
         check("mean", "three numbers", fine=_numbers(self.mean, 3))
         check("std", "three positive numbers", fine=_numbers(self.std, 3) and all(s > 0 for s in self.std))
-        check("padding", "above 0 and below 10", fine=_numbers((self.padding,), 1) and 0 < self.padding < 10)
-        check(
-            "split_ratio", "above 0 and below 100", fine=_numbers((self.split_ratio,), 1) and 0 < self.split_ratio < 100
-        )
-        check("pad_value", "0 to 255", fine=_numbers((self.pad_value,), 1, Integral) and 0 <= self.pad_value <= 255)
+        check("padding", "above 0 and below 10", fine=is_number(self.padding) and 0 < self.padding < 10)
+        check("split_ratio", "above 0 and below 100", fine=is_number(self.split_ratio) and 0 < self.split_ratio < 100)
+        check("pad_value", "0 to 255", fine=is_whole(self.pad_value) and 0 <= self.pad_value <= 255)
         overlap = self.suppression_iou
-        fine = overlap is None or (_numbers((overlap,), 1) and 0 <= overlap <= 1)
+        fine = overlap is None or (is_number(overlap) and 0 <= overlap <= 1)
         check("suppression_iou", "from 0 to 1", fine=fine)
         named = isinstance(self.class_names, tuple) and all(isinstance(name, str) for name in self.class_names)
         check("class_names", "names", fine=named)
@@ -182,7 +179,8 @@ class ModelSpec:
                 "flip_index": self.skeleton.flip_index,
                 "sigmas": None if self.skeleton.sigmas is None else [round(float(s), 6) for s in self.skeleton.sigmas],
             }
-        return json.dumps({"version": _VERSION, **{k: v for k, v in data.items() if v is not None}})
+        given = {k: v for k, v in data.items() if v is not None}
+        return json.dumps({"version": _VERSION, **given}, default=lambda number: number.item())  # numpy's numbers
 
     @classmethod
     def from_json(cls, text: str) -> ModelSpec:
@@ -340,14 +338,9 @@ def wrong_task(name: str, actual: str, wanted: str) -> str:
     return f"{name} is a {actual} model; a {wanted} model is needed here. {hint}"
 
 
-def _numbers(values: Any, count: int, kind: Any = Real) -> bool:
+def _numbers(values: Any, count: int, fits: Callable[[object], bool] = is_number) -> bool:
     """Say whether the value, which may come from a file, is a tuple of that many finite numbers."""
-    if not isinstance(values, tuple) or len(values) != count:
-        return False
-    try:
-        return all(isinstance(v, kind) and math.isfinite(v) for v in values)
-    except OverflowError:  # a whole number beyond every float
-        return False
+    return isinstance(values, tuple) and len(values) == count and all(map(fits, values))
 
 
 def _checked_overrides(known: dict[str, Any]) -> dict[str, Any]:
@@ -358,9 +351,12 @@ def _checked_overrides(known: dict[str, Any]) -> dict[str, Any]:
     if isinstance(known.get("skeleton"), (str, Path)):
         known["skeleton"] = load_skeleton(known["skeleton"])
     known = {k: tuple(v) if isinstance(v, list) else v for k, v in known.items()}
-    size = known.get("input_size_wh")
-    if size is not None and not _numbers(size, 2, Integral):  # what the shapes tell is reckoned with it
+    # What the shapes tell is reckoned with these two, before there is a spec that checks them.
+    size, skeleton = known.get("input_size_wh"), known.get("skeleton")
+    if size is not None and not _numbers(size, 2, is_whole):
         raise ModelError(f"input_size_wh must be width and height from 1 to 8192, got {size!r}.")
+    if skeleton is not None and not isinstance(skeleton, Skeleton):
+        raise ModelError(f"skeleton must be a Skeleton, a name or a .json file, got {skeleton!r}.")
     return known
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.backends import Backend, BackendConfig
+from rtmpose_infer.backends import Backend, BackendConfig, chosen_config
 from rtmpose_infer.batching import HeldNetwork, check_filter, check_input
 from rtmpose_infer.errors import ModelError, OutputMismatchError
 from rtmpose_infer.geometry import CropTransform, clip_boxes, crop_transform, nms
@@ -74,7 +74,7 @@ class OneStageEstimator(HeldNetwork):
         **model_options: Any,
     ) -> None:
         check_filter(score_threshold, iou_threshold, max_people=max_people)
-        config = backend_config or BackendConfig(device=device, threads=threads)
+        config = chosen_config(backend_config, device=device, threads=threads)
         self._set_up(
             *self._load(model, task="one_stage", backend=backend, config=config, options=model_options),
             score_threshold=score_threshold,

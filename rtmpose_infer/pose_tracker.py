@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import math
 import threading
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -27,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
-from rtmpose_infer.backends import BackendConfig
+from rtmpose_infer.backends import BackendConfig, chosen_config
 from rtmpose_infer.batching import HeldNetwork
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.detector import PersonDetector
@@ -36,6 +35,7 @@ from rtmpose_infer.errors import ClosedError, InputError, RtmposeInferError
 from rtmpose_infer.estimator import PoseEstimator
 from rtmpose_infer.geometry import check_boxes
 from rtmpose_infer.one_stage import OneStageEstimator
+from rtmpose_infer.options import check_option, is_number
 from rtmpose_infer.preprocess import check_frame
 from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.stages import NO_CLOCK, StageClock
@@ -108,9 +108,11 @@ class PosePipeline(Closing):
             ("pose", pose, pose_options),
             ("one_stage", one_stage, one_stage_options),
         ):
+            fine = isinstance(options, (Mapping, type(None)))
+            check_option(f"{name}_options", options, "a mapping of names to values, or None", fine=fine)
             if options and not isinstance(given, (str, PathLike)):
                 raise InputError(f"{name}_options go with a {name} that is loaded here, got {given!r}.")
-        self._config = backend_config or BackendConfig(device=device, threads=threads)
+        self._config = chosen_config(backend_config, device=device, threads=threads)
         self._load_beside: Callable[..., PosePipeline] | None = None
         if self._config.threads is None and not any(isinstance(n, HeldNetwork) for n in (detector, pose, one_stage)):
             self._load_beside = partial(
@@ -135,7 +137,7 @@ class PosePipeline(Closing):
         self._closed = False
         common: dict[str, Any] = {"backend": backend, "backend_config": self._config}
         if one_stage is not None:
-            if detector not in {DEFAULT_DETECTOR, None} or pose != DEFAULT_POSE or detector_options or pose_options:
+            if detector not in (DEFAULT_DETECTOR, None) or pose != DEFAULT_POSE or detector_options or pose_options:
                 raise InputError(
                     "one_stage takes the place of detector and pose; pass either it, with one_stage_options, or them."
                 )
@@ -223,7 +225,7 @@ class PosePipeline(Closing):
             for key, image in frames.items():
                 if image is None:
                     continue
-                stream = self._streams.get(key) or _Stream(self.skeleton, config or TrackerConfig())
+                stream = self._streams.get(key) or _Stream(self.skeleton, config)
                 try:
                     work.append(stream.begin(image, timestamps_s.get(key)))
                 except InputError as error:
@@ -366,7 +368,7 @@ class _Frame:
 class _Stream:
     """What belongs to one stream: its tracker and its time."""
 
-    def __init__(self, skeleton: Skeleton, config: TrackerConfig) -> None:
+    def __init__(self, skeleton: Skeleton, config: TrackerConfig | None) -> None:
         self._tracker = Tracker(skeleton, config)
         self._last_time_s: float | None = None
 
@@ -383,9 +385,8 @@ class _Stream:
         last = self._last_time_s
         if timestamp_s is None:
             timestamp_s = 0.0 if last is None else last + _NOMINAL_STEP_S
-        elif not isinstance(timestamp_s, (int, float, np.number)) or not math.isfinite(timestamp_s):
-            raise InputError(f"timestamp_s must be a finite number of seconds, got {timestamp_s!r}.")
-        elif last is not None and timestamp_s < last:
+        check_option("timestamp_s", timestamp_s, "a finite number of seconds", fine=is_number(timestamp_s))
+        if last is not None and timestamp_s < last:
             raise InputError(
                 f"timestamp_s went back from {last:g} to {timestamp_s:g}; call reset() before a stream begins anew."
             )
@@ -479,6 +480,8 @@ class PoseTracker(Closing):
         config: TrackerConfig | None = None,
         **pipeline_options: Any,
     ) -> None:
+        fine = isinstance(pipeline, PosePipeline | None)
+        check_option("pipeline", pipeline, "a PosePipeline (detector=… and pose=… name networks)", fine=fine)
         if pipeline is not None and pipeline_options:
             raise InputError(
                 f"{', '.join(sorted(pipeline_options))}: options of the networks go to the PosePipeline that is shared."
@@ -489,7 +492,7 @@ class PoseTracker(Closing):
             config = TrackerConfig(det_interval=det_interval)
         self._owns_pipeline = pipeline is None
         self.pipeline = pipeline or PosePipeline(**pipeline_options)
-        self._stream = _Stream(self.pipeline.skeleton, config or TrackerConfig())
+        self._stream = _Stream(self.pipeline.skeleton, config)
         self._lock = threading.Lock()
         self._executor: ThreadPoolExecutor | None = None
         self._closed = False

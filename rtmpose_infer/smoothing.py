@@ -32,7 +32,7 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rtmpose_infer.errors import InputError
+from rtmpose_infer.options import check_option, is_number
 
 __all__ = ["NoSmoother", "OneEuroConfig", "OneEuroSmoother", "Smoother", "SmoothingState"]
 
@@ -189,8 +189,7 @@ class OneEuroConfig:
         }
         for name, (fits, expected) in rules.items():
             value = getattr(self, name)
-            if not (isinstance(value, (int, float, np.number)) and math.isfinite(value) and fits(float(value))):
-                raise InputError(f"OneEuroConfig.{name} must be {expected}, got {value!r}.")
+            check_option(f"OneEuroConfig.{name}", value, expected, fine=is_number(value) and fits(value))
 
 
 class OneEuroSmoother:

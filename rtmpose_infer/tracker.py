@@ -40,6 +40,7 @@ import numpy.typing as npt
 from rtmpose_infer.association import match, pose_similarity
 from rtmpose_infer.errors import InputError, ShapeError
 from rtmpose_infer.geometry import clip_boxes, iou_matrix
+from rtmpose_infer.options import check_option, is_number, is_whole
 from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.smoothing import NoSmoother, OneEuroConfig, OneEuroSmoother, Smoother, SmoothingState
 from rtmpose_infer.stages import NO_CLOCK, StageClock
@@ -130,8 +131,7 @@ class TrackerConfig:
 
     def __post_init__(self) -> None:
         def check(name: str, expected: str, *, fine: bool) -> None:
-            if not fine:
-                raise InputError(f"TrackerConfig.{name} must be {expected}, got {getattr(self, name)!r}.")
+            check_option(f"TrackerConfig.{name}", getattr(self, name), expected, fine=fine)
 
         interval = self.det_interval
         check(
@@ -142,11 +142,11 @@ class TrackerConfig:
         check(
             "max_people", "a whole number from 1 on, or None", fine=self.max_people is None or _count(self.max_people)
         )
-        check("track_lost_s", "0 or more seconds", fine=_is_number(self.track_lost_s) and self.track_lost_s >= 0)
+        check("track_lost_s", "0 or more seconds", fine=is_number(self.track_lost_s) and self.track_lost_s >= 0)
         for name in ("keypoint_threshold", "pose_threshold", "confirm_pose_threshold", "confirm_bbox_threshold"):
-            check(name, "0 or more", fine=_is_number(value := getattr(self, name)) and value >= 0)
+            check(name, "0 or more", fine=is_number(value := getattr(self, name)) and value >= 0)
         for name in ("oks_threshold", "iou_threshold"):
-            check(name, "above 0 and at most 1", fine=_is_number(value := getattr(self, name)) and 0 < value <= 1)
+            check(name, "above 0 and at most 1", fine=is_number(value := getattr(self, name)) and 0 < value <= 1)
         check("smoothing", "a OneEuroConfig or None", fine=isinstance(self.smoothing, OneEuroConfig | None))
 
 
@@ -326,6 +326,7 @@ class Tracker:
     """
 
     def __init__(self, skeleton: Skeleton, config: TrackerConfig | None = None, *, hindsight: bool = False) -> None:
+        check_option("config", config, "a TrackerConfig or None", fine=isinstance(config, TrackerConfig | None))
         self.skeleton = skeleton
         self.identities: dict[int, int] = {}
         self._hindsight = hindsight
@@ -898,17 +899,12 @@ def _all_in_order(rows: Bools | Rows, count: int) -> bool:
     return bool(rows.all()) if rows.dtype == bool else rows.tolist() == list(range(count))
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float, np.number)) and math.isfinite(value)
-
-
 def _count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 1
+    return is_whole(value) and value >= 1
 
 
 def _check_frame(timestamp_s: float, frame_size_wh: tuple[int, int] | None) -> None:
-    if not math.isfinite(timestamp_s):
-        raise InputError(f"timestamp_s must be a finite number of seconds, got {timestamp_s!r}.")
+    check_option("timestamp_s", timestamp_s, "a finite number of seconds", fine=is_number(timestamp_s))
     if frame_size_wh is not None and min(frame_size_wh) < 1:
         raise InputError(f"frame_size_wh must be a positive width and height, got {frame_size_wh!r}.")
 

@@ -29,7 +29,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec
+from rtmpose_infer.backends.base import Arrays, Backend, BackendConfig, BackendInfo, TensorSpec, chosen_config
 from rtmpose_infer.backends.callable import CallableBackend
 from rtmpose_infer.cache import sha256_of
 from rtmpose_infer.errors import (
@@ -40,6 +40,7 @@ from rtmpose_infer.errors import (
     RtmposeInferError,
 )
 from rtmpose_infer.model_spec import load_model_file
+from rtmpose_infer.options import check_option
 
 if TYPE_CHECKING:
     from rtmpose_infer.model_spec import ModelFile
@@ -53,6 +54,7 @@ __all__ = [
     "TensorSpec",
     "backend_names",
     "canonical_name",
+    "chosen_config",
     "extra_of",
     "is_installed",
     "load_backend",
@@ -101,6 +103,7 @@ def canonical_name(name: str) -> str:
     >>> canonical_name("ort")
     'onnxruntime'
     """
+    check_option("backend", name, "the name of a backend", fine=isinstance(name, str))
     full = _ALIASES.get(name.lower(), name.lower())
     if full != "auto" and full not in _ADAPTERS:
         raise InputError(

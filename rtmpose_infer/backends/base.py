@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from os import PathLike
 from typing import Any
 
 import numpy as np
@@ -26,8 +26,18 @@ from rtmpose_infer.errors import (
     OutputMismatchError,
     ShapeError,
 )
+from rtmpose_infer.options import check_option, is_whole
 
-__all__ = ["Arrays", "Backend", "BackendConfig", "BackendInfo", "TensorSpec", "joined", "run_in_sizes"]
+__all__ = [
+    "Arrays",
+    "Backend",
+    "BackendConfig",
+    "BackendInfo",
+    "TensorSpec",
+    "chosen_config",
+    "joined",
+    "run_in_sizes",
+]
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -95,27 +105,33 @@ class BackendConfig:
         options: Settings of the one runtime, as the ``load`` function of its adapter documents them.
 
     Raises:
-        InputError: ``threads`` or ``batch_sizes`` is out of range.
+        InputError: A field is of another type or out of range.
     """
 
     device: str = "auto"
     threads: int | None = None
     allow_fallback: bool = False
-    cache_dir: Path | None = None
+    cache_dir: str | PathLike[str] | None = None
     batch_sizes: tuple[int, ...] = (1, 2, 4, 8, 16)
     options: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        threads = self.threads
-        if threads is not None and not (isinstance(threads, (int, np.integer)) and 1 <= threads <= _MOST_THREADS):
-            raise InputError(
-                f"threads must be a whole number from 1 to {_MOST_THREADS}, or None for the runtime's own choice, "
-                f"got {threads!r}."
-            )
-        sizes = self.batch_sizes
-        whole = isinstance(sizes, Sequence) and all(isinstance(size, (int, np.integer)) for size in sizes)
-        if not whole or not sizes or list(sizes) != sorted(set(sizes)) or sizes[0] < 1:
-            raise InputError(f"batch_sizes must be whole numbers, ascending and positive, got {sizes!r}.")
+        def check(name: str, expected: str, *, fine: bool) -> None:
+            check_option(name, getattr(self, name), expected, fine=fine)
+
+        threads, sizes = self.threads, self.batch_sizes
+        check("device", "a name, such as 'cpu', 'gpu' or 'cuda:0'", fine=isinstance(self.device, str))
+        check(
+            "threads",
+            f"a whole number from 1 to {_MOST_THREADS}, or None for the runtime's own choice",
+            fine=threads is None or (is_whole(threads) and 1 <= threads <= _MOST_THREADS),
+        )
+        check("allow_fallback", "true or false", fine=isinstance(self.allow_fallback, bool))
+        check("cache_dir", "a folder or None", fine=isinstance(self.cache_dir, (str, PathLike, type(None))))
+        whole = isinstance(sizes, Sequence) and len(sizes) > 0 and all(map(is_whole, sizes))
+        fine = whole and list(sizes) == sorted(set(sizes)) and sizes[0] >= 1
+        check("batch_sizes", "whole numbers, ascending and positive", fine=fine)
+        check("options", "a mapping of names to values", fine=isinstance(self.options, Mapping))
         object.__setattr__(self, "batch_sizes", tuple(map(int, sizes)))  # numpy's have no place in a cache's key
 
     def check_options(self, runtime: str, known: Collection[str]) -> None:
@@ -139,6 +155,18 @@ class BackendConfig:
                 f"{name} must be a mapping of names to values, such as {{'NAME': 'value'}}, got {value!r}."
             )
         return {str(key): entry for key, entry in value.items()}
+
+
+def chosen_config(config: BackendConfig | None, *, device: str, threads: int | None) -> BackendConfig:
+    """Return the settings that were given at once, or else one by one.
+
+    Raises:
+        InputError: They are something else.
+    """
+    if config is None:
+        return BackendConfig(device=device, threads=threads)
+    check_option("backend_config", config, "a BackendConfig or None", fine=isinstance(config, BackendConfig))
+    return config
 
 
 class Backend(Closing):

@@ -12,6 +12,7 @@ import json
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +36,8 @@ class EngineCache:
         folder: Where the folder lies; None: the package's cache folder.
     """
 
-    def __init__(self, runtime: str, folder: Path | None = None) -> None:
-        self.folder = (folder if folder is not None else cache_dir()) / runtime
+    def __init__(self, runtime: str, folder: str | PathLike[str] | None = None) -> None:
+        self.folder = (cache_dir() if folder is None else Path(folder)) / runtime
 
     def path(self, key: Mapping[str, Any], *, kind: str = "engine") -> Path:
         """Return where the content for a key lies.

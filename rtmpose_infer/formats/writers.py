@@ -56,6 +56,6 @@ def open_poses_writer(path: str | Path, format_name: str, *, source: Mapping[str
         InputError: The format is unknown.
         MediaError: Nothing can be written there.
     """
-    if format_name not in _WRITERS:
+    if format_name not in FORMATS:
         raise InputError(f"unknown format {format_name!r}; known are {', '.join(FORMATS)}.")
     return _WRITERS[format_name](Path(path), source or {})

@@ -33,6 +33,7 @@ from rtmpose_infer.errors import InputError
 from rtmpose_infer.offline.linking import Candidates, KeyLinker
 from rtmpose_infer.offline.refining import Piece, advancing_times, joined_ids, smooth_two_way
 from rtmpose_infer.offline.spool import Spool
+from rtmpose_infer.options import check_option, is_number, is_whole
 from rtmpose_infer.pose_tracker import PosePipeline
 from rtmpose_infer.preprocess import check_frame
 from rtmpose_infer.results import Detections, Poses
@@ -80,12 +81,16 @@ class OfflineConfig:
     tracker: TrackerConfig = TrackerConfig(smoothing=None)  # noqa: RUF009  # frozen
 
     def __post_init__(self) -> None:
-        if self.key_interval < 1:
-            raise InputError(f"key_interval must be at least 1, got {self.key_interval}.")
-        if not 0 <= self.longest_gap_s < float("inf") or not 0 <= self.smoothing_s < 10:
-            raise InputError("longest_gap_s must be 0 or more seconds, and smoothing_s from 0 to less than 10.")
-        if self.workers is not None and self.workers < 1:
-            raise InputError(f"workers must be at least 1, got {self.workers}.")
+        def check(name: str, expected: str, *, fine: bool) -> None:
+            check_option(f"OfflineConfig.{name}", getattr(self, name), expected, fine=fine)
+
+        keys, gap_s, smoothing_s, workers = self.key_interval, self.longest_gap_s, self.smoothing_s, self.workers
+        check("key_interval", "a whole number of frames from 1 on", fine=is_whole(keys) and keys >= 1)
+        check("longest_gap_s", "0 or more seconds", fine=is_number(gap_s) and gap_s >= 0)
+        check("smoothing_s", "from 0 to less than 10 seconds", fine=is_number(smoothing_s) and 0 <= smoothing_s < 10)
+        fine = workers is None or (is_whole(workers) and workers >= 1)
+        check("workers", "a whole number from 1 on, or None", fine=fine)
+        check("tracker", "a TrackerConfig", fine=isinstance(self.tracker, TrackerConfig))
 
 
 class OfflineTracker(Closing):
@@ -109,10 +114,13 @@ class OfflineTracker(Closing):
     def __init__(
         self, pipeline: PosePipeline | None = None, *, config: OfflineConfig | None = None, **pipeline_options: Any
     ) -> None:
+        fine = isinstance(pipeline, PosePipeline | None)
+        check_option("pipeline", pipeline, "a PosePipeline (detector=… and pose=… name networks)", fine=fine)
         if pipeline is not None and pipeline_options:
             raise InputError(
                 f"{', '.join(sorted(pipeline_options))}: options of the networks go to the PosePipeline that is shared."
             )
+        check_option("config", config, "an OfflineConfig or None", fine=isinstance(config, OfflineConfig | None))
         self.config = config or OfflineConfig()
         self._owns_pipeline = pipeline is None
         self.pipeline = pipeline or PosePipeline(**{"threads": 1, **pipeline_options})
@@ -237,7 +245,7 @@ class OfflineTracker(Closing):
     def _checked(self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]]) -> Iterator[_Frame]:
         last_time_s = -np.inf
         for index, (image, time_s) in enumerate(frames):
-            if not last_time_s <= time_s < np.inf:
+            if not (is_number(time_s) and time_s >= last_time_s):
                 raise InputError(f"frame {index}: time {time_s} is not finite or goes back from {last_time_s}.")
             yield _Frame(index, check_frame(image), float(time_s), self._view(index, time_s - last_time_s))
             last_time_s = time_s

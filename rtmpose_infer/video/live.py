@@ -15,12 +15,14 @@ import cv2
 import numpy as np
 
 from rtmpose_infer.errors import MediaError
+from rtmpose_infer.options import check_option, is_whole
 from rtmpose_infer.video.sources import Frame, FrameSource
 
 __all__ = ["CameraSource", "LatestFrameSource"]
 
 _JOIN_TIMEOUT_S = 2.0
 _SILENT = 0
+_HIGHEST_INDEX = 2**31 - 1
 
 
 class CameraSource(FrameSource):
@@ -30,12 +32,16 @@ class CameraSource(FrameSource):
         index: Number of the camera, from 0.
 
     Raises:
-        MediaError: It cannot be opened.
+        InputError: The index is not a whole number from 0 on, of 31 bits.
+        MediaError: The camera cannot be opened.
     """
 
     is_live = True
 
     def __init__(self, index: int) -> None:
+        # OpenCV has a meaning of its own for -1, over which some of its builds end the process.
+        fine = is_whole(index) and 0 <= index <= _HIGHEST_INDEX
+        check_option("a camera's index", index, f"a whole number from 0 to {_HIGHEST_INDEX}", fine=fine)
         self.name = f"camera {index}"
         # OpenCV prints every driver that it tried on standard error.
         set_log_level = getattr(cv2, "setLogLevel", None) or cv2.utils.logging.setLogLevel  # its place since 4.13

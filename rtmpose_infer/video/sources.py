@@ -9,7 +9,6 @@ file may not make FFmpeg open other files or addresses (playlists are refused).
 from __future__ import annotations
 
 import logging
-import math
 import os
 import re
 import time
@@ -25,6 +24,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import InputError, MediaError
+from rtmpose_infer.options import check_option, is_number, is_whole
 from rtmpose_infer.video._pyav import import_av, reason, without_credentials
 
 __all__ = [
@@ -136,13 +136,15 @@ def open_source(source: str | os.PathLike[str] | int, *, picture_rate: float = _
     Raises:
         MediaError: It does not exist, cannot be reached, or is neither a picture nor a video.
         BackendUnavailableError: It is a video and PyAV is not installed.
-        InputError: ``picture_rate`` is not a positive number, or the source is an empty text.
+        InputError: ``picture_rate`` is not a positive number, or the source is an empty text, a negative number or
+            nothing of the above.
     """
     from rtmpose_infer.video.live import CameraSource, LatestFrameSource  # live builds on this module
 
-    if not (math.isfinite(picture_rate) and picture_rate > 0):
-        raise InputError(f"picture_rate: expected frames per second above 0, got {picture_rate}.")
-    if isinstance(source, int):
+    fine = is_number(picture_rate) and picture_rate > 0
+    check_option("picture_rate", picture_rate, "frames per second above 0", fine=fine)
+    if not isinstance(source, (str, os.PathLike)):
+        check_option("source", source, "a path, an address or a camera's number", fine=is_whole(source))
         return LatestFrameSource(CameraSource(source))
     text = os.fspath(source)
     if not text:
@@ -179,7 +181,7 @@ def load_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
     try:
         # Not cv2.imread: it cannot open every file name on Windows and hides the reason of a failure.
         data = path.read_bytes()
-    except OSError as error:
+    except (OSError, ValueError) as error:  # no name of a file holds a zero byte
         raise MediaError(f"{path}: cannot read the picture: {reason(error)}.") from error
     _check_frame_size(_claimed_size(data), str(path))
     try:

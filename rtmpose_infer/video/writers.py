@@ -16,6 +16,7 @@ import logging
 import math
 import os
 from fractions import Fraction
+from numbers import Real
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -25,6 +26,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import DTypeError, InputError, MediaError, ShapeError
+from rtmpose_infer.options import check_option, is_number
 from rtmpose_infer.result_files import free_name, open_result
 from rtmpose_infer.video._pyav import import_av, reason
 
@@ -175,8 +177,10 @@ class VideoWriter(Closing):
         self.path = Path(path)
         if self.path.suffix.lower() not in _VIDEO_SUFFIXES:
             raise InputError(f"{self.path}: cannot write this kind of video; end the name in .mp4.")
+        known = isinstance(frame_rate, (Real, type(None)))
+        check_option("frame_rate", frame_rate, "a number of frames per second, or None", fine=known)
         self._created = _try_to_write(self.path)
-        rate = frame_rate if frame_rate is not None and math.isfinite(frame_rate) and frame_rate > 0 else _DEFAULT_RATE
+        rate = frame_rate if is_number(frame_rate) and frame_rate > 0 else _DEFAULT_RATE
         self._rate = Fraction(min(rate, _MAX_RATE)).limit_denominator(1001)
         self._frame_ticks = max(1, round(_TICKS_PER_S / self._rate))
         self._container: Any = None

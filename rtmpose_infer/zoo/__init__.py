@@ -27,6 +27,7 @@ from urllib.parse import urlsplit
 from rtmpose_infer.cache import CACHE_VARIABLE, cache_dir, sha256_of
 from rtmpose_infer.errors import ChecksumError, InputError, ManifestError, ModelError
 from rtmpose_infer.model_spec import wrong_task
+from rtmpose_infer.options import check_option
 from rtmpose_infer.zoo.manifest import (
     FORMATS,
     TASKS,
@@ -101,8 +102,9 @@ def resolve(model: str | Path, *, task: str | None = None, progress: Progress | 
     Raises:
         ModelError: The path does not exist; the name is of another task, or of a model published as a checkpoint only;
             the file is not here and cannot be downloaded (ManifestError: no such name; ChecksumError: wrong file).
-        InputError: A setting is malformed.
+        InputError: ``model`` is neither, or a setting is malformed.
     """
+    check_option("a model", model, "a path or a name of the zoo", fine=isinstance(model, (str, Path)))
     if isinstance(model, Path) or _looks_like_path(model):
         path = Path(model).expanduser()
         if not path.exists():

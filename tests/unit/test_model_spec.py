@@ -97,6 +97,17 @@ specs = st.one_of(
 )
 
 
+def test_numpys_numbers_go_into_json_as_any_others():
+    spec = ModelSpec(
+        task="detection",
+        head="nms",
+        input_size_wh=(np.int64(320), np.int64(256)),  # type: ignore[arg-type]
+        suppression_iou=np.float32(0.5),  # type: ignore[arg-type]
+    )
+    back = ModelSpec.from_json(spec.to_json())
+    assert (back.input_size_wh, back.suppression_iou) == ((320, 256), 0.5)
+
+
 @given(specs)
 def test_a_spec_comes_back_from_json_as_it_was(spec):
     back = ModelSpec.from_json(spec.to_json())

@@ -162,6 +162,10 @@ class TestPictures:
             list(source)
         assert source.skipped_frames == 0  # the error says it all
 
+    def test_name_that_no_file_can_have_is_a_media_error(self):
+        with pytest.raises(MediaError, match="cannot read the picture"):
+            load_picture("a\0b.png")
+
     def test_picture_bomb_is_refused_by_its_header(self, tmp_path):
         path = tmp_path / "bomb.png"
         cv2.imwrite(str(path), grey(0))
@@ -589,6 +593,12 @@ class TestLiveSources:
             frames.extend(source)
         assert frames[-1].index == 2
         assert source.frame_rate == 30.0
+
+    @pytest.mark.parametrize("index", [-1, True, 1.5, None, 2**31, 10**400])
+    def test_camera_that_no_number_names_is_refused_before_opencv_is_asked(self, monkeypatch, index):
+        monkeypatch.setattr(cv2, "VideoCapture", None)
+        with pytest.raises(InputError, match="camera's"):
+            open_source(index)
 
     def test_camera_that_is_not_there_says_what_to_check(self, monkeypatch):
         class Nothing:

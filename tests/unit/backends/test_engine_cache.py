@@ -10,7 +10,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from rtmpose_infer.backends.engine_cache import model_digest
+from rtmpose_infer.backends.engine_cache import EngineCache, model_digest
 from rtmpose_infer.errors import ModelError
 from tests.tiny_onnx import light_pose, write
 
@@ -25,6 +25,11 @@ def graph_with_weights_at(location: str) -> bytes:
     node = helper.make_node("Add", ["x", "weights"], ["y"])
     model = helper.make_model(helper.make_graph([node], "g", values[:1], values[1:], [weights]))
     return model.SerializeToString()
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_the_folder_may_be_text_or_a_path(tmp_path, kind):
+    assert EngineCache("onnxruntime", kind(tmp_path)).folder == tmp_path / "onnxruntime"
 
 
 def test_a_model_in_one_piece_has_the_hash_of_its_content(tmp_path):
