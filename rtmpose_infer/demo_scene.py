@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.errors import BackendUnavailableError
+from rtmpose_infer.options import check_option, is_number
 from rtmpose_infer.video import Frame, FrameSource
 
 __all__ = ["DemoScene"]
@@ -74,6 +75,7 @@ class DemoScene(FrameSource):
 
     Raises:
         BackendUnavailableError: scikit-image is not installed.
+        InputError: ``duration_s`` is not a positive number.
     """
 
     name = "demo"
@@ -81,6 +83,8 @@ class DemoScene(FrameSource):
     size_wh = _SIZE_WH
 
     def __init__(self, *, duration_s: float = _DURATION_S) -> None:
+        fine = is_number(duration_s) and duration_s > 0
+        check_option("duration_s", duration_s, "a positive number of seconds", fine=fine)
         photographs = _photographs()
         self._frames = self.frame_count = max(1, round(duration_s * _FRAME_RATE))
         self._wall = _wall()

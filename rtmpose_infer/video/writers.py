@@ -39,7 +39,8 @@ PICTURE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", 
 # Divisible by the frame times of 23.976, 24, 25, 29.97, 30, 50, 59.94 and 60 frames per second and by milliseconds.
 _TICKS_PER_S = 240_000
 _DEFAULT_RATE = 30.0
-_MAX_RATE = 1000.0
+_LEAST_RATE, _MAX_RATE = 0.001, 1000.0
+_LONGEST_STEP_TICKS = 2**31 - 1  # beyond it FFmpeg's MP4 writer makes up a time of its own, and all others with it
 _MAX_SIDE = 8192
 _FRAGMENT_US = 500_000
 _KEYFRAME_S = 2.0
@@ -159,15 +160,16 @@ class VideoWriter(Closing):
     """H.264 video in an MP4, with the frames' own times; a context manager.
 
     The first frame fixes the size: odd sizes gain a row or column (4:2:0 needs even ones), sides above 8192 are scaled
-    down. Later frames of another size are scaled to fit and centred on black. Times that do not go forward are moved
-    behind the last one.
+    down. Later frames of another size are scaled to fit and centred on black. The video begins with its first frame.
+    Times that do not go forward are moved behind the last one; where a time is not finite, or further ahead than an MP4
+    can say (2.5 hours), the frame follows the last one at ``frame_rate``.
 
     Args:
         path: The file, with one of the endings .mp4, .m4v and .mov.
         frame_rate: Average frames per second, for the header; None: 30.
 
     Raises:
-        InputError: The path has another ending.
+        InputError: The path has another ending, or the rate is no number.
         MediaError: Nothing can be written there.
         BackendUnavailableError: PyAV is not installed.
     """
@@ -181,12 +183,13 @@ class VideoWriter(Closing):
         check_option("frame_rate", frame_rate, "a number of frames per second, or None", fine=known)
         self._created = _try_to_write(self.path)
         rate = frame_rate if is_number(frame_rate) and frame_rate > 0 else _DEFAULT_RATE
-        self._rate = Fraction(min(rate, _MAX_RATE)).limit_denominator(1001)
-        self._frame_ticks = max(1, round(_TICKS_PER_S / self._rate))
+        self._rate = Fraction(min(max(rate, _LEAST_RATE), _MAX_RATE)).limit_denominator(1001)
+        self._frame_ticks = round(_TICKS_PER_S / self._rate)
+        self._last_ticks = -self._frame_ticks
+        self._start_s: float | None = None
         self._container: Any = None
         self._stream: Any = None
         self._size_wh = (0, 0)
-        self._last_ticks: int | None = None
         self._closed = False
 
     def write(self, image: npt.NDArray[np.uint8], timestamp_s: float, *, name: str | None = None) -> None:
@@ -195,10 +198,12 @@ class VideoWriter(Closing):
         Raises:
             ShapeError: The image is not (H, W, 3).
             DTypeError: The image is not uint8.
+            InputError: The time is no number.
             MediaError: The disk is full, the encoder failed, or the writer is closed.
         """
         del name
         _check_image(image)
+        check_option("timestamp_s", timestamp_s, "a number of seconds", fine=isinstance(timestamp_s, Real))
         if self._closed:
             raise MediaError(f"{self.path}: the video is closed already.")
         try:
@@ -206,11 +211,8 @@ class VideoWriter(Closing):
                 self._open((image.shape[1], image.shape[0]))
             yuv = cv2.cvtColor(_fitted(image, self._size_wh), cv2.COLOR_BGR2YUV_I420)
             frame = self._av.VideoFrame.from_ndarray(yuv, format="yuv420p")
-            ticks = round(timestamp_s * _TICKS_PER_S) if math.isfinite(timestamp_s) else 0
-            if self._last_ticks is not None:
-                ticks = max(ticks, self._last_ticks + 1) if math.isfinite(timestamp_s) else self._next_ticks()
-            frame.pts, frame.time_base = ticks, Fraction(1, _TICKS_PER_S)
-            self._last_ticks = ticks
+            frame.pts, frame.time_base = self._ticks(timestamp_s), Fraction(1, _TICKS_PER_S)
+            self._last_ticks = frame.pts
             for packet in self._stream.encode(frame):
                 self._mux(packet)
         except (self._av.FFmpegError, OSError) as error:
@@ -241,8 +243,16 @@ class VideoWriter(Closing):
             raise MediaError(f"{self.path}: finishing the video failed: {reason(error)}. Is the disk full?") from error
         self._put_index_in_front()
 
-    def _next_ticks(self) -> int:
-        return (self._last_ticks or 0) + self._frame_ticks
+    def _ticks(self, timestamp_s: float) -> int:
+        following = self._last_ticks + self._frame_ticks
+        if not is_number(timestamp_s):
+            return following
+        if self._start_s is None:
+            self._start_s = float(timestamp_s) - following / _TICKS_PER_S
+        ticks = (float(timestamp_s) - self._start_s) * _TICKS_PER_S
+        if ticks - self._last_ticks > _LONGEST_STEP_TICKS:
+            return following
+        return round(max(ticks, self._last_ticks + 1))
 
     def _open(self, frame_size_wh: tuple[int, int]) -> None:
         scale = min(1.0, _MAX_SIDE / max(frame_size_wh))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import sys
 
 import numpy as np
 import pytest
 
-from rtmpose_infer.errors import BackendUnavailableError
+from rtmpose_infer.errors import BackendUnavailableError, InputError
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +48,14 @@ def test_every_run_gives_the_same_frames(frames):
 
 def test_frames_do_not_share_memory(frames):
     assert not np.shares_memory(frames[0].image, frames[1].image)
+
+
+@pytest.mark.parametrize("duration_s", [0, -1, math.nan, math.inf, "10", None])
+def test_a_length_that_no_film_can_have_is_refused(duration_s):
+    from rtmpose_infer.demo_scene import DemoScene
+
+    with pytest.raises(InputError, match="duration_s"):
+        DemoScene(duration_s=duration_s)
 
 
 def test_missing_scikit_image_names_the_extra(monkeypatch):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import http.server
 import importlib
+import math
 import socket
 import subprocess
 import sys
@@ -778,6 +779,36 @@ class TestVideoWriter:
         times_s = read_back(tmp_path / "o.mp4")[1]
         assert len(times_s) == 5
         assert np.all(np.diff(times_s) > 0)
+
+    @pytest.mark.parametrize(
+        ("given_s", "expected_s"),
+        [
+            ([0.0, 1e15, 1.0], [0.0, 0.04, 1.0]),
+            ([0.0, 1e308, -1e308, 10**400], [0.0, 0.04, 0.040004, 0.080004]),
+            ([1e15, 1e15], [0.0, 0.0]),
+            ([-1e15, 0.0], [0.0, 0.04]),
+            ([math.inf, math.nan, 7.0, 7.5], [0.0, 0.04, 0.08, 0.58]),
+            ([1.7e9, 1.7e9 + 0.5], [0.0, 0.5]),
+            ([0.0, 8900.0, 8901.0], [0.0, 8900.0, 8901.0]),
+            ([0.0, 9000.0, 9001.0], [0.0, 0.04, 0.08]),
+        ],
+    )
+    def test_times_that_no_video_can_have_are_replaced_and_the_others_kept(self, tmp_path, given_s, expected_s):
+        with VideoWriter(tmp_path / "o.mp4", frame_rate=25) as writer:
+            for time_s in given_s:
+                writer.write(grey(9), time_s)
+        assert read_back(tmp_path / "o.mp4")[1] == pytest.approx(expected_s, abs=1e-5)
+
+    @pytest.mark.parametrize("time_s", ["0", None, [0.0]])
+    def test_time_that_is_no_number_is_refused(self, tmp_path, time_s):
+        with VideoWriter(tmp_path / "o.mp4") as writer, pytest.raises(InputError, match="timestamp_s"):
+            writer.write(grey(9), time_s)
+
+    def test_one_frame_an_hour_is_a_rate_too(self, tmp_path):
+        with VideoWriter(tmp_path / "o.mp4", frame_rate=1 / 3600) as writer:
+            for hour in range(3):
+                writer.write(grey(9), hour * 3600)
+        assert read_back(tmp_path / "o.mp4")[1] == [0, 3600, 7200]
 
     @pytest.mark.parametrize("size_wh", [(1, 1), (65, 47), (64, 48), (3, 200)])
     def test_odd_sizes_gain_a_row_or_column_and_lose_nothing(self, tmp_path, size_wh):
