@@ -37,13 +37,15 @@ class GrowingFile:
         self._path = path
         self._separator = _encoded(separator)
         self._tail = _encoded(tail)
+        unfit = MediaError(f"{path}: is a pipe or a terminal, and results are written over their own end; name a file.")
+        if path.is_fifo():  # to open it would wait for a reader
+            raise unfit
         # Unbuffered: one write call an item, which a killed process has either made or not.
         self._file, self._created = open_result(path)
         if not self._file.seekable():
             self._file.close()
-            raise MediaError(
-                f"{path}: is a pipe or a terminal, and results are written over their own end; name a file."
-            )
+            raise unfit
+        self._has_length = path.is_file()  # the null device has none
         self._end = -1
         self._count = 0
 
@@ -98,7 +100,8 @@ class GrowingFile:
         written = 0
         while written < len(data):
             written += self._file.write(data[written:])
-        self._file.truncate()
+        if self._has_length:
+            self._file.truncate()
 
 
 def _encoded(text: str) -> bytes:

@@ -523,6 +523,20 @@ class TestEveryWriter:
         with pytest.raises(MediaError, match="is a folder"):
             open_poses_writer(tmp_path, name)
 
+    @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+    @pytest.mark.parametrize("name", [n for n in FORMATS if n != "openpose"])
+    def test_named_pipe_is_refused_and_nobody_waits_for_its_reader(self, tmp_path, name):
+        os.mkfifo(tmp_path / "pipe")
+        with pytest.raises(MediaError, match="is a pipe"):
+            open_poses_writer(tmp_path / "pipe", name)
+
+    @pytest.mark.parametrize("name", [n for n in FORMATS if n != "openpose"])
+    def test_null_device_takes_everything(self, name):
+        writer = open_poses_writer(os.devnull, name)
+        for index in range(3):
+            writer.write(some_poses(1, index=index))
+        writer.close()
+
     @pytest.mark.skipif(not Path("/dev/fd").exists(), reason="needs names for open pipes")
     @pytest.mark.parametrize("name", [n for n in FORMATS if n != "openpose"])
     def test_pipe_is_refused_before_any_work(self, name):
