@@ -9,6 +9,7 @@ COCO-WholeBody's evaluation wants them (https://github.com/jin-s13/COCO-WholeBod
 from __future__ import annotations
 
 import json
+import logging
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +24,8 @@ __all__ = ["WHOLE_BODY_FIELDS", "CocoWriter", "coco_results_from_poses"]
 
 WHOLE_BODY_FIELDS = {"keypoints": 17, "foot_kpts": 6, "face_kpts": 68, "lefthand_kpts": 21, "righthand_kpts": 21}
 """COCO-WholeBody's fields and how many joints each holds; in its order of 133 they follow one another."""
+
+_log = logging.getLogger("rtmpose_infer.formats")
 
 _PERSON_CATEGORY = 1
 
@@ -54,6 +57,7 @@ class CocoWriter:
     """Streams poses into a COCO results file.
 
     The image's id is its file name where that is a number (COCO's ``000000000139.jpg`` is 139), else the frame's index.
+    No two images share one: where it is taken already, an image gets −1, −2, …, which is no other's, and the log says so.
 
     Raises:
         MediaError: The file cannot be written.
@@ -62,16 +66,28 @@ class CocoWriter:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self._file = GrowingFile(self.path, tail="\n]\n")
+        self._taken: set[int] = set()
+        self._images = self._doubles = 0
 
     def write(self, poses: Poses, *, name: str | None = None) -> None:
         """Add one frame; ``name`` is the file name of a picture."""
         if not self._file.begun:
             self._file.begin("[\n")
-        stem = Path(name).stem if name is not None else ""
-        image_id = int(stem) if stem.isascii() and stem.isdecimal() else (poses.frame_index or 0)
-        results = coco_results_from_poses(poses, image_id=image_id)
+        results = coco_results_from_poses(poses, image_id=self._image_id(poses.frame_index, name))
         if results:
             self._file.add(",\n".join(json.dumps(r, separators=(",", ":"), allow_nan=False) for r in results))
+
+    def _image_id(self, index: int | None, name: str | None) -> int:
+        stem = Path(name).stem if name is not None else ""
+        image_id = int(stem) if stem.isascii() and stem.isdecimal() else self._images if index is None else index
+        self._images += 1
+        if image_id in self._taken:
+            self._doubles += 1
+            what = "a frame" if name is None else name
+            _log.warning("%s: the image id %d is taken already; %s gets %d.", self.path, image_id, what, -self._doubles)
+            return -self._doubles
+        self._taken.add(image_id)
+        return image_id
 
     def close(self, *, complete: bool = True) -> None:
         """Close the file; its form has no place for ``complete``."""

@@ -276,6 +276,27 @@ class TestCoco:
         assert "track_id" not in results[2]
         assert results[1]["keypoints"][:2] == pytest.approx(poses.keypoints[1, 0].tolist(), abs=0.006)
 
+    def test_no_two_images_share_an_id(self, tmp_path, caplog):
+        names = ["1.jpg", "1.png", "2.jpg", "3.jpg", "a.jpg", "b.jpg", "other/2.jpg"]
+        writer = CocoWriter(tmp_path / "c.json")
+        for index, name in enumerate(names):
+            writer.write(some_poses(2, index=index), name=name)
+        writer.close()
+        ids = [r["image_id"] for r in json.loads((tmp_path / "c.json").read_text())]
+        assert ids == [i for image_id in (1, -1, 2, 3, 4, 5, -2) for i in (image_id, image_id)]
+        assert [record.getMessage().partition("json: ")[2] for record in caplog.records] == [
+            "the image id 1 is taken already; 1.png gets -1.",
+            "the image id 2 is taken already; other/2.jpg gets -2.",
+        ]
+
+    def test_images_without_index_are_counted(self, tmp_path, caplog):
+        writer = CocoWriter(tmp_path / "c.json")
+        for count in (1, 0, 1):
+            writer.write(some_poses(count, index=None))
+        writer.close()
+        assert [r["image_id"] for r in json.loads((tmp_path / "c.json").read_text())] == [0, 2]
+        assert not caplog.records
+
     def test_files_without_people_are_empty_lists(self, tmp_path):
         writer = CocoWriter(tmp_path / "c.json")
         writer.write(Poses.empty(COCO, frame_index=0))
