@@ -344,6 +344,11 @@ class Tracker:
         """What was done since the tracker was made or reset."""
         return self._state.stats
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody is in view or expected back."""
+        return not len(self._state.tracks)
+
     def reset(self) -> None:
         """Forget everybody; ids start at 1 again."""
         self._state = _State(self._nobody)

@@ -33,7 +33,7 @@ from rtmpose_infer.evaluation.tracking import (
     identity_report,
     matched_motion_report,
     people_from_poses,
-    poses_from_boxes,
+    track_boxes,
     track_recorded,
     tracks_jitter,
 )
@@ -246,8 +246,7 @@ def _load_found(path: Path) -> tuple[list[PeopleFrame], Any]:
         return [people_from_poses(poses) for poses in frames], recording.skeleton.oks_sigmas
     people, scores = load_motchallenge_results(path)
     if is_untracked(path):
-        people = [people_from_poses(poses) for poses in track_recorded(poses_from_boxes(people, scores))]
-        people = [PeopleFrame(frame.ids, frame.bboxes) for frame in people]
+        people = track_boxes(people, scores)
     return people, None
 
 

@@ -9,7 +9,6 @@ people. Older files carry −1 as class and mean pedestrians throughout.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +39,11 @@ def load_motchallenge_truth(path: str | Path) -> list[PeopleFrame]:
     kind = rows[:, 7] if rows.shape[1] > 7 else np.full(len(rows), -1.0)
     pedestrian = np.isin(kind, (1, -1))
     rows = np.column_stack([rows[:, :6], ~pedestrian | (rows[:, 6] == 0)])[pedestrian | np.isin(kind, _NEEDLESS)]
-    return [
-        PeopleFrame(_ids(here, path), _boxes(here), ignored=here[:, 6].astype(bool)) for here in _by_frame(rows, path)
-    ]
+    by_frame = _by_frame(rows, path)
+    people = [PeopleFrame.empty()] * max(by_frame)
+    for number, here in by_frame.items():
+        people[number - 1] = PeopleFrame(_ids(here, path), _boxes(here), ignored=here[:, 6].astype(bool))
+    return people
 
 
 def load_motchallenge_results(path: str | Path) -> tuple[list[PeopleFrame], list[npt.NDArray[np.float32]]]:
@@ -55,12 +56,14 @@ def load_motchallenge_results(path: str | Path) -> tuple[list[PeopleFrame], list
         InputError: It is not in this form, or holds nobody.
     """
     rows = _rows(path)
-    people, scores = [], []
     untracked = bool((rows[:, 1] == -1).all())
-    for here in _by_frame(rows, path):
+    by_frame = _by_frame(rows, path)
+    people = [PeopleFrame.empty()] * max(by_frame)
+    scores = [np.zeros(0, np.float32)] * len(people)
+    for number, here in by_frame.items():
         ids = np.arange(1, len(here) + 1) if untracked else _ids(here, path)
-        people.append(PeopleFrame(ids, _boxes(here)))
-        scores.append((here[:, 6] if here.shape[1] > 6 else np.ones(len(here))).astype(np.float32))
+        people[number - 1] = PeopleFrame(ids, _boxes(here))
+        scores[number - 1] = (here[:, 6] if here.shape[1] > 6 else np.ones(len(here))).astype(np.float32)
     return people, scores
 
 
@@ -99,14 +102,13 @@ def _rows(path: str | Path) -> Rows:
     return rows
 
 
-def _by_frame(rows: Rows, path: str | Path) -> list[Rows]:
+def _by_frame(rows: Rows, path: str | Path) -> dict[int, Rows]:
+    """Return the rows of each frame that has any, by its number."""
     if not len(rows):
         raise InputError(f"{path}: holds no pedestrian.")
-    order = np.argsort(rows[:, 0], kind="stable")
-    rows = rows[order]
-    numbers = rows[:, 0].astype(np.int64)
-    starts = np.searchsorted(numbers, np.arange(1, numbers[-1] + 2))
-    return [rows[a:b] for a, b in pairwise(starts.tolist())]
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    numbers, starts = np.unique(rows[:, 0].astype(np.int64), return_index=True)
+    return dict(zip(numbers.tolist(), np.split(rows, starts[1:]), strict=True))
 
 
 def _ids(rows: Rows, path: str | Path) -> npt.NDArray[np.int64]:

@@ -35,7 +35,7 @@ __all__ = [
     "matched_motion_report",
     "motion_report",
     "people_from_poses",
-    "poses_from_boxes",
+    "track_boxes",
     "track_recorded",
     "tracks_jitter",
 ]
@@ -178,8 +178,10 @@ def identity_report(
         ) from error
     if len(truth) != len(tracked):
         raise InputError(f"truth has {len(truth)} frames and tracked has {len(tracked)}; expected as many.")
-    true_ids, found_ids, similarities, pairs = [], [], [], []
-    for there, found in zip(truth, tracked, strict=True):
+    numbers, true_ids, found_ids, similarities, pairs = [], [], [], [], []
+    for number, (there, found) in enumerate(zip(truth, tracked, strict=True)):
+        if not (len(there.ids) or len(found.ids)):
+            continue  # such frames bear on no figure, and one high frame number makes millions of them
         similarity = _similarity(there, found, sigmas)
         if there.ignored is not None and there.ignored.any():
             matched = _matched(similarity, threshold)
@@ -188,6 +190,7 @@ def identity_report(
             similarity = similarity[~there.ignored][:, ~dropped]
             there = PeopleFrame(there.ids[~there.ignored], there.bboxes[~there.ignored])  # noqa: PLW2901
             found = PeopleFrame(found.ids[~dropped], found.bboxes[~dropped])  # noqa: PLW2901
+        numbers.append(number)
         true_ids.append(there.ids.tolist())
         found_ids.append(found.ids.tolist())
         similarities.append(similarity.astype(np.float64).tolist())
@@ -203,7 +206,7 @@ def identity_report(
         assa=hota.assa,
         id_switches=clear.num_switches,
         fragmentations=clear.frag,
-        reused_ids=_reused(true_ids, found_ids, pairs),
+        reused_ids=_reused(numbers, true_ids, found_ids, pairs),
         misses=clear.num_misses,
         false_alarms=clear.num_false_positives,
         truth=clear.num_gt,
@@ -238,19 +241,15 @@ def track_recorded(frames: Sequence[Poses], config: TrackerConfig | None = None)
     tracker = Tracker(frames[0].skeleton, config)
     tracked = []
     for number, poses in enumerate(frames):
-        proposals = Proposals(
-            bboxes=poses.bboxes,
-            bbox_scores=poses.bbox_scores,
-            track_ids=np.zeros(len(poses), np.int64),
-            detected=np.ones(len(poses), bool),
-        )
         time_s = number / 30 if poses.timestamp_s is None else poses.timestamp_s
-        tracked.append(tracker.update(proposals, replace(poses, track_ids=None), timestamp_s=time_s, detected=True))
+        tracked.append(_tracked(tracker, replace(poses, track_ids=None), time_s))
     return tracked
 
 
-def poses_from_boxes(frames: Sequence[PeopleFrame], scores: Sequence[Floats]) -> list[Poses]:
-    """Return boxes as poses of five joints (the corners and the centre), so that a tracker of poses can follow boxes.
+def track_boxes(frames: Sequence[PeopleFrame], scores: Sequence[Floats]) -> list[PeopleFrame]:
+    """Return detected boxes as one stream with identities, at 30 frames a second.
+
+    They are followed as poses of five joints, the corners and the centre.
 
     Args:
         frames: The boxes of successive frames; their ids are not looked at.
@@ -258,15 +257,29 @@ def poses_from_boxes(frames: Sequence[PeopleFrame], scores: Sequence[Floats]) ->
     """
     skeleton = unnamed_skeleton(5)
     spots = np.array([[0, 0], [1, 0], [0, 1], [1, 1], [0.5, 0.5]], np.float32)
-    poses = []
+    tracker = Tracker(skeleton)
+    people = [PeopleFrame.empty()] * len(frames)
     for number, (frame, score) in enumerate(zip(frames, scores, strict=True)):
+        if not len(frame.ids) and tracker.is_idle:
+            continue
         sides = frame.bboxes[:, 2:] - frame.bboxes[:, :2]
-        joints = frame.bboxes[:, None, :2] + spots * sides[:, None]
+        joints = (frame.bboxes[:, None, :2] + spots * sides[:, None]).astype(np.float32)
         sure = np.ones(joints.shape[:2], np.float32)
-        places = joints.astype(np.float32)
         bboxes, box_scores = frame.bboxes.astype(np.float32), score.astype(np.float32)
-        poses.append(Poses(places, sure, bboxes, box_scores, skeleton, frame_index=number))
-    return poses
+        found = people_from_poses(_tracked(tracker, Poses(joints, sure, bboxes, box_scores, skeleton), number / 30))
+        people[number] = PeopleFrame(found.ids, found.bboxes)
+    return people
+
+
+def _tracked(tracker: Tracker, poses: Poses, timestamp_s: float) -> Poses:
+    """Return a frame's poses as a tracker follows them if the detector found every one."""
+    proposals = Proposals(
+        bboxes=poses.bboxes,
+        bbox_scores=poses.bbox_scores,
+        track_ids=np.zeros(len(poses), np.int64),
+        detected=np.ones(len(poses), bool),
+    )
+    return tracker.update(proposals, poses, timestamp_s=timestamp_s, detected=True)
 
 
 def tracks_jitter(tracked: Sequence[PeopleFrame]) -> float:
@@ -405,13 +418,15 @@ def _root_mean(squared: Floats) -> float:
     return float(np.sqrt(squared.mean())) if squared.size else 0.0
 
 
-def _reused(true_ids: list[list[int]], found_ids: list[list[int]], pairs: list[list[tuple[int, int]]]) -> int:
+def _reused(
+    numbers: list[int], true_ids: list[list[int]], found_ids: list[list[int]], pairs: list[list[tuple[int, int]]]
+) -> int:
     """Return how often an id was absent, and then shown on somebody else than before."""
     last_seen: dict[int, int] = {}
     last_person: dict[int, int] = {}
     returning: set[int] = set()
     reused = 0
-    for number, (there, shown, matched) in enumerate(zip(true_ids, found_ids, pairs, strict=True)):
+    for number, there, shown, matched in zip(numbers, true_ids, found_ids, pairs, strict=True):
         returning.update(i for i in shown if last_seen.get(i, number) < number - 1)
         last_seen.update(dict.fromkeys(shown, number))
         for row, col in matched:

@@ -34,6 +34,16 @@ def test_pedestrians_are_truth_and_distractors_are_ignored(tmp_path: Path) -> No
     np.testing.assert_allclose(frames[0].bboxes[0], [10, 20, 40, 60])
 
 
+def test_cost_follows_the_lines_and_not_the_largest_frame_number(tmp_path: Path) -> None:
+    truth = load_motchallenge_truth(write(tmp_path, "2,1,10,20,30,40,1,1,1", "10000000,1,12,20,30,40,1,1,1"))
+    found, scores = load_motchallenge_results(write(tmp_path, "2,1,10,20,30,40,0.9", "10000000,1,12,20,30,40,0.8"))
+    for frames in (truth, found):
+        assert len(frames) == 10_000_000
+        assert [len(frames[i].ids) for i in (0, 1, 2, -1)] == [0, 1, 0, 1]
+        assert frames[0] is frames[2]  # whoever sees nobody costs nothing
+    assert [len(scores[i]) for i in (0, 1, -1)] == [0, 1, 1]
+
+
 def test_older_files_without_classes_hold_pedestrians(tmp_path: Path) -> None:
     frames = load_motchallenge_truth(write(tmp_path, "1,1,399,182,121,229,1,-1,-1,-1"))
     assert frames[0].ids.tolist() == [1]

@@ -16,7 +16,7 @@ from rtmpose_infer.evaluation.tracking import (
     matched_motion_report,
     motion_report,
     people_from_poses,
-    poses_from_boxes,
+    track_boxes,
     track_recorded,
     tracks_jitter,
 )
@@ -164,15 +164,50 @@ def test_matched_motion_follows_a_person_through_a_change_of_id() -> None:
 
 def test_recorded_poses_of_single_frames_become_one_stream() -> None:
     boxes = [PeopleFrame(np.array([1, 2])[:: 1 - 2 * (t % 2)], _two_boxes(t)[:: 1 - 2 * (t % 2)]) for t in range(20)]
-    poses = poses_from_boxes(boxes, [np.full(2, 0.9, np.float32)] * 20)
-    tracked = [people_from_poses(p) for p in track_recorded(poses)]
+    skeleton = load_skeleton("coco17")
+    poses = [
+        Poses(_joints(frame.bboxes), np.ones((2, 17), np.float32), frame.bboxes, np.full(2, 0.9, np.float32), skeleton)
+        for frame in boxes
+    ]
     truth = [PeopleFrame(np.array([1, 2]), _two_boxes(t)) for t in range(20)]
-    assert identity_report(truth, tracked).idf1 == 1
+    assert identity_report(truth, [people_from_poses(p) for p in track_recorded(poses)]).idf1 == 1
+    assert identity_report(truth, track_boxes(boxes, [np.full(2, 0.9, np.float32)] * 20)).idf1 == 1
+
+
+def test_frames_without_anybody_bear_on_no_figure_but_their_number() -> None:
+    def figures(nobody: int) -> dict[str, float]:
+        pause = [people()] * nobody
+        truth = [people((1, 10 * t), (2, 500)) for t in range(10)]
+        found = [people((7, 10 * t), (9 if t < 6 else 8, 500)) for t in range(10)]
+        report = identity_report(
+            truth[:5] + pause + truth[5:] + pause, found[:5] + pause + [people((9, 50))] + found[6:] + pause
+        )
+        return report.as_dict()
+
+    short, long = figures(1), figures(100_000)
+    assert long.pop("frames") == 200_010
+    assert short.pop("frames") == 12
+    assert long == short
+    assert short["reused_ids"] == 1
+
+
+def test_boxes_that_come_back_hours_later_are_somebody_new() -> None:
+    seen = [PeopleFrame(np.array([1, 2]), _two_boxes(t)) for t in range(20)]
+    frames = [*seen, *[PeopleFrame.empty()] * 200_000, *seen]
+    tracked = track_boxes(frames, [np.full(len(frame.ids), 0.9, np.float32) for frame in frames])
+    assert len(tracked) == len(frames)
+    assert {tuple(frame.ids.tolist()) for frame in tracked if len(frame.ids)} == {(1, 2), (3, 4)}
 
 
 def test_poses_without_ids_are_refused_as_people() -> None:
     with pytest.raises(InputError, match="track ids"):
         people_from_poses(Poses.empty(load_skeleton("coco17")))
+
+
+def _joints(bboxes: np.ndarray) -> np.ndarray:
+    """Return (N, 17, 2) joints all over (N, 4) boxes."""
+    spots = np.random.default_rng(0).uniform(0, 1, (17, 2))
+    return (bboxes[:, None, :2] + spots * (bboxes[:, None, 2:] - bboxes[:, None, :2])).astype(np.float32)
 
 
 def _two_boxes(t: int) -> np.ndarray:
