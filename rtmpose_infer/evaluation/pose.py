@@ -57,6 +57,7 @@ _WHOLE_BODY_KEYPOINTS = sum(WHOLE_BODY_FIELDS.values())
 _STATS = ("ap", "ap50", "ap75", "ap_medium", "ap_large", "ar", "ar50", "ar75", "ar_medium", "ar_large")
 PERSON_SHARE_OF_BOX = 0.53
 """The share of their boxes that COCO's people fill at the median: a person's area where only the box is known."""
+_NOWHERE = (-9e4, 0.0, 0.0)  # far from any picture's joints
 _SAME_PERSON = 0.1  # OKS from which a found person is taken for an annotated one in the table of joints
 
 
@@ -138,7 +139,8 @@ class JointReport:
         name: The joint.
         annotated: On how many people it is annotated.
         likeness: Mean of its own term of the OKS, exp(−d²/(2·area·(2σ)²)), a missed person counting as 0.
-        median_error: Median distance from the annotated place, in square roots of the person's area, of people found.
+        median_error: Median distance from the annotated place, in square roots of the person's area, where people and
+            this joint of theirs were found.
     """
 
     name: str
@@ -314,9 +316,9 @@ def _truth_of(person: Mapping[str, Any], *, whole: bool) -> Floats:
 
 
 def _results(image_id: int, poses: Poses, index: npt.NDArray[np.intp]) -> Iterator[tuple[int, Floats, float]]:
-    """Yield (image id, (K, 3) joints, score) of each person; a joint without place lies at 0, 0."""
-    joints = np.dstack([np.nan_to_num(poses.keypoints), np.maximum(poses.keypoint_scores, 0)]).astype(np.float64)
-    joints = np.where((index >= 0)[None, :, None], joints[:, index], 0)
+    """Yield (image id, (K, 3) joints, score) of each person; a joint without place has NaN there."""
+    joints = np.dstack([poses.keypoints, np.maximum(poses.keypoint_scores, 0)]).astype(np.float64)
+    joints = np.where((index >= 0)[None, :, None], joints[:, index], (np.nan, np.nan, 0))
     for person, score in zip(joints, poses.scores.tolist(), strict=True):
         yield image_id, person, score
 
@@ -350,23 +352,35 @@ def _figures(
             }
         )
     results = [
-        {"image_id": image_id, "category_id": 1, "keypoints": joints[part].ravel().tolist(), "score": score}
+        {"image_id": image_id, "category_id": 1, "keypoints": _placed(joints[part]).ravel().tolist(), "score": score}
         for image_id, joints, score in found
     ]
     with contextlib.redirect_stdout(io.StringIO()):  # it prints what it does
         about = {"images": [{"id": i} for i in annotations.images], "categories": [{"id": 1, "name": "person"}]}
         there = coco.COCO({**about, "annotations": people})
         seen = there.loadRes(results) if results else coco.COCO({**about, "annotations": []})
-        if annotations.is_whole_body:
-            # How large somebody found is, COCO-WholeBody's code reads off the body's joints whatever part is judged.
-            body = slice(WHOLE_BODY_FIELDS["keypoints"])
-            for result, (_, joints, _) in zip(seen.dataset["annotations"], found, strict=True):
-                result["area"] = float(np.ptp(joints[body, :2], axis=0).prod())
+        # How large somebody found is, tell the joints that were found; COCO-WholeBody's code asks the body's whatever part
+        # is judged.
+        telling = slice(WHOLE_BODY_FIELDS["keypoints"] if annotations.is_whole_body else None)
+        for result, (_, joints, _) in zip(seen.dataset["annotations"], found, strict=True):
+            result["area"] = _extent_area(joints[telling])
         judge = coco.COCOeval_faster(there, seen, "keypoints", kpt_oks_sigmas=sigmas[part].tolist())
         judge.evaluate()
         judge.accumulate()
         judge.summarize()
     return PartReport(*[float(v) if v >= 0 else math.nan for v in judge.stats[: len(_STATS)]])
+
+
+def _extent_area(joints: Floats) -> float:
+    """Return the area of the box around the joints that have a place, square pixels; 0 without any."""
+    placed = joints[np.isfinite(joints).all(axis=1), :2]
+    return float(np.ptp(placed, axis=0).prod()) if len(placed) else 0.0
+
+
+def _placed(joints: Floats) -> Floats:
+    """Return (…, 3) joints with those that have no place so far off that they are like none: COCO's code takes them all."""
+    placed: Floats = np.where(np.isfinite(joints), joints, _NOWHERE)
+    return placed
 
 
 def _joint_reports(
@@ -394,7 +408,7 @@ def _joint_reports(
         annotated += labelled.sum(axis=0)
         candidates = np.array(by_image[image_id]).reshape(-1, len(sigmas), 3)
         alike = oks_matrix(
-            candidates[..., :2],
+            _placed(candidates)[..., :2],
             places[..., :2],
             areas=areas,
             sigmas=sigmas,
@@ -404,7 +418,7 @@ def _joint_reports(
         for true, hit in zip(*match(alike, alike > _SAME_PERSON), strict=True):
             squared = ((candidates[hit, :, :2] - places[true, :, :2]) ** 2).sum(axis=1)
             terms = np.exp(-squared / (2 * areas[true] * (2 * sigmas) ** 2))
-            likeness += np.where(labelled[true], terms, 0)
+            likeness += np.where(labelled[true] & np.isfinite(terms), terms, 0)
             errors.append(np.where(labelled[true], np.sqrt(squared / areas[true]), np.nan))
     table = np.array(errors).reshape(-1, len(sigmas))
     for i, name in enumerate(names):

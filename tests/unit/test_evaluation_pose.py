@@ -86,6 +86,33 @@ def test_people_found_exactly_where_they_are_give_full_marks(tmp_path: Path) -> 
     assert {row.annotated for row in report.joints} == {2}
 
 
+@pytest.mark.parametrize("corner", [(0.0, 0.0), (1.0, 1.0), (639.0, 479.0)])
+def test_joints_without_place_count_nowhere_not_even_in_the_pictures_corners(tmp_path: Path, corner) -> None:
+    joints = np.full((17, 2), corner)
+    annotated = person(0, joints, visible=np.array([2, 2, 2] + [0] * 14), bbox=[0, 0, 60, 80], area=3000)
+    truth = load_annotations(write(tmp_path, [annotated], names=COCO.keypoints))
+    places = np.full((1, 17, 2), np.nan, np.float32)
+    places[0, 16] = 300  # a joint that is not annotated
+    scores = np.where(np.isfinite(places[..., 0]), 0.9, 0).astype(np.float32)
+    found = Poses(places, scores, np.array([[0, 0, 60, 80]], np.float32), np.ones(1, np.float32), COCO)
+    report = pose_report(truth, {0: found})
+    assert report.figures.ap == report.figures.ar == report.figures.ap50 == 0
+    assert report.joints[0].likeness == 0
+    assert math.isnan(report.joints[0].median_error)
+
+
+def test_somebody_who_is_not_there_costs_precision_with_joints_missing_too(tmp_path: Path) -> None:
+    joints = somebody()
+    truth = load_annotations(write(tmp_path, [person(0, joints)], names=COCO.keypoints))
+    both = poses([joints, joints + 250])
+    places = both.keypoints.copy()
+    places[1, 5:] = np.nan
+    # Ranked first, the one who is not there leaves a precision of one half.
+    box_scores = np.array([0.5, 1], np.float32)
+    report = pose_report(truth, {0: Poses(places, both.keypoint_scores, both.bboxes, box_scores, COCO)})
+    assert report.figures.ap == pytest.approx(0.5, abs=0.01)
+
+
 def test_figures_are_those_of_cocos_evaluation_code_on_the_same_files(tmp_path: Path) -> None:
     rng = np.random.default_rng(7)
     people, found = [], {}
