@@ -55,8 +55,8 @@ def track(  # one parameter an option
         list[str],
         typer.Argument(
             metavar="INPUT...",
-            help="Pictures, folders of pictures, videos, GIFs, camera numbers, or addresses (rtsp://, http://, …). "
-            "Several run side by side on one set of networks.",
+            help="Pictures, folders of pictures, videos, GIFs and other animated pictures, camera numbers, or addresses "
+            "(rtsp://, http://, …). Several run side by side on one set of networks.",
             show_default=False,
         ),
     ],

@@ -11,6 +11,7 @@ from __future__ import annotations
 from rtmpose_infer.video.live import CameraSource, LatestFrameSource
 from rtmpose_infer.video.sources import (
     MAX_FRAME_PIXELS,
+    AnimatedWebpSource,
     Frame,
     FrameSource,
     PictureSource,
@@ -22,6 +23,7 @@ from rtmpose_infer.video.writers import FrameWriter, PictureWriter, VideoWriter,
 
 __all__ = [
     "MAX_FRAME_PIXELS",
+    "AnimatedWebpSource",
     "CameraSource",
     "Frame",
     "FrameSource",

@@ -23,12 +23,13 @@ import numpy as np
 import numpy.typing as npt
 
 from rtmpose_infer.closing import Closing
-from rtmpose_infer.errors import InputError, MediaError
+from rtmpose_infer.errors import BackendUnavailableError, InputError, MediaError
 from rtmpose_infer.options import check_option, is_number, is_whole
 from rtmpose_infer.video._pyav import import_av, reason, without_credentials
 
 __all__ = [
     "MAX_FRAME_PIXELS",
+    "AnimatedWebpSource",
     "Frame",
     "FrameSource",
     "PictureSource",
@@ -71,6 +72,14 @@ _STREAM_PROTOCOLS = {
 _TIMELESS_FORMATS = frozenset({"h264", "hevc", "mjpeg", "mpjpeg"})
 # Demultiplexers that read text and then open what it names, or draw text as pictures.
 _REFUSED_FORMATS = frozenset({"concat", "dash", "ffmetadata", "hls", "image2", "imf", "lavfi", "sdp", "tty", "vobsub"})
+
+
+# FFmpeg's demultiplexers of single pictures that OpenCV decodes as well.
+_STILL_FORMATS = frozenset(
+    f"{kind}_pipe" for kind in ("bmp", "j2k", "jpeg", "pbm", "pgm", "png", "ppm", "tiff", "webp")
+)
+_WEBP_BLOCK_PIXELS = 1 << 26  # decoded at a time, 200 MB; each block is decoded from the file's beginning
+_UNTIMED_S = 0.1  # what browsers make of frames that are to be shown for no time
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,12 +139,13 @@ def open_source(source: str | os.PathLike[str] | int, *, picture_rate: float = _
 
     Args:
         source: A path; a camera index (``0`` or ``"0"``); or an address (rtsp, http, rtmp, srt, udp, rtp). Cameras and
-            streams without an end are live: their newest frame is kept and older ones are dropped.
+            streams without an end are live: their newest frame is kept and older ones are dropped. A picture that is
+            animated (GIF, PNG, WebP, AVIF) is a video, unless it lies in a folder of pictures.
         picture_rate: Frames per second that a folder of pictures stands for.
 
     Raises:
         MediaError: It does not exist, cannot be reached, or is neither a picture nor a video.
-        BackendUnavailableError: It is a video and PyAV is not installed.
+        BackendUnavailableError: It is a video and PyAV is not installed, or an animated WebP and OpenCV too old for it.
         InputError: ``picture_rate`` is not a positive number, or the source is an empty text, a negative number or
             nothing of the above.
     """
@@ -159,9 +169,9 @@ def open_source(source: str | os.PathLike[str] | int, *, picture_rate: float = _
     path = Path(text)
     if path.is_dir():
         return PictureSource(_pictures_in(path), name=path.resolve().name, frame_rate=picture_rate)
-    if path.is_file() or path.is_fifo() or path.is_char_device() or path.is_block_device():
-        if path.suffix.lower() in _PICTURE_SUFFIXES:
-            return PictureSource([path], name=path.name, frame_rate=picture_rate)
+    if path.is_file():
+        return _file_source(path, picture_rate)
+    if path.is_fifo() or path.is_char_device() or path.is_block_device():
         return VideoFileSource(path)
     if text.isdecimal():
         return LatestFrameSource(CameraSource(int(text)))
@@ -169,6 +179,24 @@ def open_source(source: str | os.PathLike[str] | int, *, picture_rate: float = _
         f"{text}: no such file or folder. Pass a video, a picture, a folder of pictures, "
         "a camera index such as 0, or an address such as rtsp://…"
     )
+
+
+def _file_source(path: Path, picture_rate: float) -> FrameSource:
+    """Return the source for what a file holds, whatever its name."""
+    if path.suffix.lower() not in _PICTURE_SUFFIXES:
+        video = VideoFileSource(path)
+        if not video.is_picture:
+            return video
+        video.close()
+    try:
+        is_animated_png, durations_s = _is_animated_png(path), _webp_durations(path)
+    except OSError as error:
+        raise MediaError(f"{path}: cannot read the picture: {reason(error)}.") from error
+    if is_animated_png:
+        return VideoFileSource(path)
+    if len(durations_s) > 1:
+        return AnimatedWebpSource(path, durations_s)
+    return PictureSource([path], name=path.name, frame_rate=picture_rate)
 
 
 def load_picture(path: str | os.PathLike[str]) -> npt.NDArray[np.uint8]:
@@ -230,6 +258,55 @@ class PictureSource(FrameSource):
             raise failure
 
 
+class AnimatedWebpSource(FrameSource):
+    """The frames of an animated WebP, through OpenCV, because FFmpeg has no decoder for these.
+
+    Args:
+        path: The file.
+        durations_s: How long each frame is shown, in seconds.
+
+    Raises:
+        BackendUnavailableError: This OpenCV cannot read animations.
+        MediaError: The frames are larger than ``MAX_FRAME_PIXELS``.
+    """
+
+    def __init__(self, path: Path, durations_s: Sequence[float]) -> None:
+        if not hasattr(cv2, "imdecodeanimation"):
+            raise BackendUnavailableError(
+                f"{path}: is an animated WebP, which OpenCV reads from version 4.12 on; this is {cv2.__version__}. "
+                "Install it with: pip install -U opencv-python-headless"
+            )
+        with path.open("rb") as file:
+            self.size_wh = _claimed_webp_size(file.read(30))
+        _check_frame_size(self.size_wh, str(path))
+        self._path = path
+        self._times_s = np.cumsum([0, *durations_s]).tolist()
+        self.name = path.name
+        self.frame_count = len(durations_s)
+        self.frame_rate = len(durations_s) / self._times_s[-1]
+
+    def __iter__(self) -> Iterator[Frame]:
+        total, (width, height) = len(self._times_s) - 1, self.size_wh or (1, 1)
+        block = max(1, _WEBP_BLOCK_PIXELS // (width * height))
+        try:
+            data = np.fromfile(self._path, np.uint8)
+        except OSError as error:
+            raise MediaError(f"{self._path}: cannot be read: {reason(error)}.") from error
+        for first in range(0, total, block):
+            try:
+                _, animation = cv2.imdecodeanimation(data, start=first, count=min(block, total - first))
+            except cv2.error as error:
+                raise MediaError(f"{self._path}: cannot decode the animation: {error.err}.") from error
+            for index, image in enumerate(animation.frames, start=first):
+                yield Frame(np.ascontiguousarray(image[..., :3], dtype=np.uint8), index, self._times_s[index])
+            got = first + len(animation.frames)
+            if got < min(first + block, total):
+                raise MediaError(
+                    f"{self._path}: ends too early: {got} of {total} frames could be read; the file is cut off or "
+                    "damaged, copy it again."
+                )
+
+
 class VideoFileSource(FrameSource):
     """The video stream of a file or address, through FFmpeg, with its own timestamps, turned and mirrored upright.
 
@@ -238,6 +315,9 @@ class VideoFileSource(FrameSource):
 
     Args:
         source: Path or address.
+
+    Attributes:
+        is_picture: The file is a single picture, whatever its name.
 
     Raises:
         MediaError: It cannot be opened, or holds no video that can be decoded.
@@ -273,6 +353,7 @@ class VideoFileSource(FrameSource):
 
     def _set_up(self, av: Any, *, is_network: bool, real_time: bool) -> None:
         formats = set(self._container.format.name.split(","))
+        self.is_picture = bool(formats & _STILL_FORMATS)
         refused = formats & (_REFUSED_FORMATS - {"hls", "sdp"} if is_network else _REFUSED_FORMATS)
         if refused:
             raise MediaError(
@@ -284,7 +365,8 @@ class VideoFileSource(FrameSource):
         streams = [s for s in self._container.streams.video if not s.disposition & covers]
         if not streams:
             raise MediaError(f"{self._label}: holds no video stream; only video can be tracked.")
-        stream = self._stream = streams[0]
+        # An AVIF with an animation holds its still first.
+        stream = self._stream = next((s for s in streams if s.frames != 1), streams[0])
         if stream.codec_context is None:
             raise MediaError(f"{self._label}: no decoder for its video codec; convert it to H.264 with ffmpeg first.")
         _check_frame_size((stream.width, stream.height), self._label)
@@ -490,6 +572,32 @@ def _claimed_jpeg_size(data: bytes) -> tuple[int, int] | None:
         if marker != 0x01 and not 0xD0 <= marker <= 0xD8:  # those stand alone
             position += int.from_bytes(data[position : position + 2], "big")
     return None
+
+
+def _is_animated_png(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.read(8) != b"\x89PNG\r\n\x1a\n":
+            return False
+        while len(head := file.read(8)) == 8 and head[4:] != b"IDAT":
+            if head[4:] == b"acTL":  # the number of frames and of loops; comes before the picture's data
+                return int.from_bytes(file.read(4), "big") > 1
+            file.seek(int.from_bytes(head[:4], "big") + 4, os.SEEK_CUR)
+    return False
+
+
+def _webp_durations(path: Path) -> list[float]:
+    """Return for how many seconds each frame of an animated WebP is shown; nothing for any other file."""
+    durations_s: list[float] = []
+    with path.open("rb") as file:
+        start = file.read(12)
+        if start[:4] != b"RIFF" or start[8:] != b"WEBP":
+            return []
+        while len(head := file.read(8)) == 8:
+            end = file.tell() + int.from_bytes(head[4:], "little")
+            if head[:4] == b"ANMF":
+                durations_s.append(int.from_bytes(file.read(16)[12:15], "little") / 1000 or _UNTIMED_S)
+            file.seek(end + end % 2)
+    return durations_s
 
 
 def _claimed_webp_size(data: bytes) -> tuple[int, int]:

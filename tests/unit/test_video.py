@@ -25,6 +25,7 @@ from rtmpose_infer.video import (
     Frame,
     FrameSource,
     LatestFrameSource,
+    PictureSource,
     PictureWriter,
     VideoFileSource,
     VideoWriter,
@@ -68,6 +69,20 @@ def make_video(
             frame.pts, frame.time_base = round(time_s / base), base
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    return path
+
+
+def animated(folder: Path, kind: str, greys: list[int], durations_ms: list[int]) -> Path:
+    """Write an animated picture of grey frames, where this OpenCV can."""
+    if not hasattr(cv2, "imdecodeanimation"):
+        pytest.skip("OpenCV writes animated pictures from version 4.12 on")
+    animation = cv2.Animation()
+    animation.frames, animation.durations = [grey(level) for level in greys], durations_ms
+    path = folder / f"a.{kind}"
+    try:
+        assert cv2.imwriteanimation(str(path), animation)
+    except cv2.error:
+        pytest.skip(f"this OpenCV writes no {kind}")
     return path
 
 
@@ -230,6 +245,63 @@ class TestVideoFiles:
         assert levels(frames) == pytest.approx([0, 40, 80, 120, 160], abs=3)
         assert source.size_wh == (64, 48)
         assert source.frame_count == 5
+
+    @pytest.mark.parametrize("name", ["a.webp", "a.png", "a.apng", "a.avif", "webp", "png", "avif"])
+    def test_animated_pictures_are_videos_by_their_content(self, tmp_path, name):
+        kind = name.rpartition(".")[2].replace("apng", "png")
+        path = animated(tmp_path, kind, [20, 60, 100, 140, 180], [40, 80, 40, 120, 40]).rename(tmp_path / name)
+        source = open_source(path)
+        frames = list(source)
+        assert [f.timestamp_s for f in frames] == pytest.approx([0, 0.04, 0.12, 0.16, 0.28], abs=1e-3)
+        assert levels(frames) == pytest.approx([20, 60, 100, 140, 180], abs=4)
+        assert [f.index for f in frames] == [0, 1, 2, 3, 4]
+        assert {f.name for f in frames} == {None}
+        assert source.name == name
+        assert source.size_wh == (64, 48)
+        assert source.frame_rate == pytest.approx(5 / 0.32, rel=0.1)
+
+    def test_animated_webp_is_decoded_in_blocks(self, tmp_path, monkeypatch):
+        path = animated(tmp_path, "webp", list(range(0, 210, 30)), [0] + [50] * 6)
+        monkeypatch.setattr("rtmpose_infer.video.sources._WEBP_BLOCK_PIXELS", 3 * 64 * 48)
+        source = open_source(path)
+        frames = list(source)
+        assert source.frame_count == len(frames) == 7
+        assert levels(frames) == pytest.approx(list(range(0, 210, 30)), abs=4)
+        assert all(f.image.flags.writeable and f.image.flags.c_contiguous for f in frames)
+        assert np.all(np.diff([f.timestamp_s for f in frames]) > 0)  # a frame that is shown for no time has a time too
+
+    def test_animated_webp_that_is_cut_off_says_so(self, tmp_path):
+        path = animated(tmp_path, "webp", [20, 60, 100], [40, 40, 40])
+        path.write_bytes(path.read_bytes()[:-60])
+        with pytest.raises(MediaError, match=r"a\.webp"):
+            list(open_source(path))
+
+    def test_animated_webp_needs_an_opencv_that_reads_it(self, tmp_path, monkeypatch):
+        path = animated(tmp_path, "webp", [20, 60], [40, 40])
+        monkeypatch.delattr(cv2, "imdecodeanimation")
+        with pytest.raises(BackendUnavailableError, match=r"4\.12"):
+            open_source(path)
+
+    def test_picture_that_may_not_be_read_is_a_media_error(self, tmp_path, monkeypatch):
+        path = tmp_path / "a.png"
+        path.write_bytes(b"")
+
+        def refuse(self: Path, *_: object) -> None:
+            raise PermissionError(13, "Permission denied")
+
+        monkeypatch.setattr(Path, "open", refuse)  # root may read everything
+        with pytest.raises(MediaError, match=r"a\.png: cannot read the picture: Permission denied"):
+            open_source(path)
+
+    @pytest.mark.parametrize("name", ["still", "still.mp4", "still.dat"])
+    @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tiff", ".ppm"])
+    def test_pictures_are_known_by_their_content(self, tmp_path, name, suffix):
+        (tmp_path / name).write_bytes(cv2.imencode(suffix, grey(90))[1].tobytes())
+        source = open_source(tmp_path / name)
+        assert isinstance(source, PictureSource)
+        (frame,) = source
+        assert frame.name == name
+        assert frame.image.mean() == pytest.approx(90, abs=2)
 
     @pytest.mark.parametrize(("suffix", "codec"), [(".mkv", "libx264"), (".avi", "mpeg4"), (".gif", "gif")])
     def test_other_containers_and_gif_are_read_whole(self, tmp_path, suffix, codec):
