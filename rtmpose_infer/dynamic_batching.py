@@ -85,25 +85,31 @@ class DynamicBatcher(Generic[Work, Answer]):
             others = self._gather(call)
             begun = time.perf_counter()
             self._answer_all([call, *call.followers], others)
-        finally:  # an interrupt may come anywhere, and must leave nobody waiting for ever
-            self._leave(call, time.perf_counter() - begun)
+        finally:  # an interrupt may come anywhere, here too, and must leave nobody else waiting for ever
+            try:
+                self._leave(call, time.perf_counter() - begun)
+            except BaseException:
+                self._leave(call, 0.0)
+                raise
         return call.result()
 
     def _leave(self, call: _Call[Work, Answer], seconds: float) -> None:
-        """Note that a call's thread goes on, and let others begin."""
+        """Note that a call's thread goes on, and let others begin; what is done already is not done twice."""
         with self._lock:
+            if call in self._waiting:
+                self._waiting.remove(call)
             if call.leads:
                 if self._gathering is call:
                     self._gathering = None
-                self._under_way -= 1
                 self._expected = 1 + len(call.followers) + len(self._waiting)
                 self._patience_s = _PATIENCE * seconds
                 # The followers of an interrupted leader wait again, to be answered by one of their own threads.
-                self._waiting[:0] = [other for other in call.followers if not other.answered]
-                self._wake_next()
-            elif call in self._waiting:
-                self._waiting.remove(call)
-                self._wake_next()
+                left = [other for other in call.followers if not other.answered]
+                # Nothing is called from here on, so no interrupt comes between.
+                self._waiting[:0] = left
+                self._under_way -= 1
+                call.leads = False
+            self._wake_next()
         for other in call.followers:
             other.wake.set()
 

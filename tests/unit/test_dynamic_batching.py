@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from itertools import chain
 
 import pytest
 
+from rtmpose_infer import dynamic_batching as module
 from rtmpose_infer.dynamic_batching import DynamicBatcher, Limits
 
 PATIENCE_S = 60
@@ -161,6 +164,47 @@ def test_when_the_thread_that_answers_is_interrupted_before_it_does_the_others_g
     outcomes = [answer.exception(PATIENCE_S) for answer in answers]
     assert [type(error) for error in outcomes].count(KeyboardInterrupt) == 1
     assert sum(error is None for error in outcomes) == 3
+
+
+class Interrupt:
+    """Interrupts its thread once in this module's code, at the n-th place where Python sees to signals."""
+
+    def __init__(self, number: int) -> None:
+        self.left = number
+
+    def __enter__(self) -> Interrupt:
+        sys.setprofile(self._see)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        sys.setprofile(None)
+
+    def _see(self, frame, event: str, argument: object) -> None:
+        if event in {"call", "c_return"} and frame.f_code.co_filename == module.__file__:
+            self.left -= 1
+            if self.left == 0:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "after waiting"])
+def test_wherever_a_call_is_interrupted_it_leaves_no_turn_taken_and_no_place_in_the_queue(waits: bool, pool) -> None:
+    for number in range(1, 1000):
+        squares = Squares()
+        together = batcher(squares, batch_size=1)
+        if waits:
+            held = pool.submit(together, 0)
+            assert squares.held.acquire(timeout=PATIENCE_S)
+            end = threading.Timer(0.002, squares.go_on.set)
+            end.start()
+        with Interrupt(number) as interrupt, suppress(KeyboardInterrupt):
+            together(3)
+        if waits:
+            end.join()
+            held.result(PATIENCE_S)
+        assert (together._under_way, together._waiting, together._gathering) == (0, [], None), number
+        if interrupt.left > 0:
+            return
+    raise AssertionError("the call never came to its end")
 
 
 @pytest.mark.parametrize(("concurrency", "batch_size"), [(1, 1), (1, 2), (2, 1), (2, 16)])
