@@ -201,7 +201,6 @@ class _Tracks:
     covered: Bools  # (T,) whether somebody else stood there when last seen
     hits: Integers  # (T,) frames seen
     levels: Floats  # (T,) joint score of this person where well seen
-    undetected: Integers  # (T,) detector runs in a row that did not see the person
     bbox_scores: Floats  # (T,)
     bboxes: Floats  # (T, 4)
     margins: Floats  # (T, 4) from the joints' extent outward to the box: left, top, right, bottom; body sizes
@@ -219,7 +218,7 @@ class _Tracks:
         none = np.zeros(0, np.int64)
         return cls(
             ids=none, founded=none, confirmed=none.astype(bool), missed=none, unseen_s=floats(), covered=none.astype(bool),
-            hits=none, levels=floats(), undetected=none, bbox_scores=floats(), bboxes=floats(4), margins=floats(4),
+            hits=none, levels=floats(), bbox_scores=floats(), bboxes=floats(4), margins=floats(4),
             keypoints=floats(num_keypoints, 2), keypoints_unseen_s=floats(num_keypoints), velocities=floats(2),
             coasted=floats(2), smoothing=SmoothingState.fresh(0, num_keypoints),
         )  # fmt: skip
@@ -536,7 +535,7 @@ class Tracker:
         seen = self._distinct(seen, tracks)
         rows, cols = self._associate(tracks, seen)
         known = seen.at(cols)
-        followed = self._followed(tracks[rows], known, step=step, detected=detected)
+        followed = self._followed(tracks[rows], known, step=step)
         missing = np.ones(len(tracks), bool)
         missing[rows] = False
         open_s = _OPEN_NEWCOMERS / max(state.newcomers_per_s, 1e-6)
@@ -782,7 +781,7 @@ class Tracker:
         convincing: Bools = good & (seen.bbox_scores >= self.config.confirm_bbox_threshold)
         return convincing
 
-    def _followed(self, before: _Tracks, now: _Seen, *, step: float, detected: bool) -> _Tracks:
+    def _followed(self, before: _Tracks, now: _Seen, *, step: float) -> _Tracks:
         """Return the expected tracks after a frame in which all of them were seen.
 
         Weak evidence counts when a second detection supports it; in hindsight, which need not hurry, only for a person who
@@ -797,7 +796,6 @@ class Tracker:
             coasted=np.zeros((count, 2), np.float32),
             hits=before.hits + 1,
             levels=np.maximum(now.levels, before.levels * np.float32(0.98)),
-            undetected=np.where(now.detected, 0, before.undetected + int(detected)),
             bbox_scores=now.bbox_scores,
             confirmed=before.confirmed | supported | self._convincing(now),
             smoothing=_restarted(before.smoothing, before.missed > 0),
@@ -837,7 +835,6 @@ class Tracker:
             covered=np.zeros(count, bool),
             hits=np.ones(count, np.int64),
             levels=seen.levels,
-            undetected=np.zeros(count, np.int64),
             bbox_scores=seen.bbox_scores,
             bboxes=seen.bboxes,
             margins=margins,

@@ -15,7 +15,6 @@ Memory is bounded: a few key intervals of frames and one for each core, up to ei
 
 from __future__ import annotations
 
-import os
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -30,6 +29,7 @@ import numpy.typing as npt
 
 from rtmpose_infer.closing import Closing
 from rtmpose_infer.errors import InputError
+from rtmpose_infer.machine import usable_cpus
 from rtmpose_infer.offline.linking import Candidates, KeyLinker
 from rtmpose_infer.offline.refining import Piece, advancing_times, joined_ids, smooth_two_way
 from rtmpose_infer.offline.spool import Spool
@@ -67,7 +67,7 @@ class OfflineConfig:
             with few people; where many come and go, a wrong join costs more than a missed one.
         smoothing_s: Standard deviation of the two-way smoothing window in seconds, and at least 0.7 frames, so that
             videos of few frames a second are smoothed too; 0 leaves the joints as they are.
-        workers: Frames in the networks at once; None: one for each core.
+        workers: Network calls at once; None: one for each core that the process may use.
         tracker: What counts as a person; its ``det_interval`` and ``smoothing`` do not apply here.
 
     Raises:
@@ -223,7 +223,7 @@ class OfflineTracker(Closing):
         self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool | None, tracker: Tracker
     ) -> Iterator[_Seen]:
         """Yield each frame with everybody whom a one-stage network finds there, keeping the cores busy meanwhile."""
-        workers = self.config.workers or _cores()
+        workers = _workers(self.config)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="rtmpose-offline")
         looking: deque[tuple[_Frame, Future[Poses]]] = deque()
 
@@ -285,7 +285,7 @@ class OfflineTracker(Closing):
         self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool | None
     ) -> Iterator[tuple[_Frame, Candidates, Poses]]:
         """Yield each frame with the boxes looked at and the poses found there, keeping the cores busy meanwhile."""
-        workers = self.config.workers or _cores()
+        workers = _workers(self.config)
         pool = ThreadPoolExecutor(workers, thread_name_prefix="rtmpose-offline")
         schedule = _Schedule(
             self.config.key_interval,
@@ -562,7 +562,7 @@ def _refined(
 ) -> Iterator[Poses]:
     """Join and smooth the tracks, block by block; ids are numbered from 1 in the order of first appearance."""
     chances = None if pipeline.one_stage is not None else pipeline.estimator.calibration
-    workers = config.workers or _cores()
+    workers = _workers(config)
     joined = joined_ids(summary.pieces(identities), longest_gap_s=config.longest_gap_s)
     becomes = {number: joined[identity] for number, identity in identities.items()}
     final: dict[int, int] = {}
@@ -637,5 +637,5 @@ def _smoothed(
     return smooth
 
 
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+def _workers(config: OfflineConfig) -> int:
+    return config.workers or max(1, int(usable_cpus()))
