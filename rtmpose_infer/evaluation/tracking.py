@@ -1,9 +1,9 @@
 """How well people were followed: identities against truth, and the smoothness and delay of their joints.
 
-Identity figures (IDF1, MOTA, HOTA and what they are made of) come from ``motrics``, which is checked against TrackEval,
-the reference implementation, and takes any similarity; TrackEval itself cannot be asked for, because it brings an
-OpenCV that overwrites the headless one. People are compared by box overlap or, where truth has joints, by object
-keypoint similarity.
+Identity figures (IDF1, MOTA, HOTA and what they are made of) come from ``motrics``, which follows TrackEval, the reference
+implementation, and takes any similarity; in crowds its switches, and with them MOTA, can differ by a few, since it goes on
+with a person's last id over a gap. TrackEval itself cannot be asked for, because it brings an OpenCV that overwrites the
+headless one. People are compared by box overlap or, where truth has joints, by object keypoint similarity.
 
 Jitter and lag answer two different questions and are never merged: a filter can always buy one with the other.
 """
@@ -356,7 +356,7 @@ def keypoint_lag(truth: Floats, estimate: Floats, *, moving: Bools | None = None
     """Return by how many frames an estimate trails the truth: the delay at which both agree best.
 
     The delay that minimises the squared distance between ``estimate[t]`` and ``truth[t − delay]``, found exactly for a
-    truth that moves straight between frames; between −2 and 15.
+    truth that moves straight between frames; between −2 and 15, over fewer than 19 frames between −2 and 2.
 
     Args:
         truth: (T, ..., 2) places over T frames, NaN where unknown.
