@@ -17,8 +17,9 @@ from __future__ import annotations
 import copy
 import logging
 import threading
+import weakref
 from collections.abc import Callable, Hashable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
@@ -62,6 +63,7 @@ _MOST_SIDE_BY_SIDE = 4  # frames
 _LARGEST_BATCH = 16  # frames of trackers that are called from several threads; bounds memory and waiting
 Network = TypeVar("Network", PersonDetector, PoseEstimator, OneStageEstimator)
 Stream = TypeVar("Stream", bound=Hashable)
+Result = TypeVar("Result")
 
 
 class PosePipeline(Closing):
@@ -133,7 +135,11 @@ class PosePipeline(Closing):
         self._pool: ThreadPoolExecutor | None = None
         self._beside: PosePipeline | None = None
         self._loading = threading.Lock()
-        self._batcher = DynamicBatcher(self._advance_together, self._limits)
+        # Bound methods would make a cycle, and dropped networks would stay until the garbage collector comes by.
+        this: PosePipeline = weakref.proxy(self)
+        self._batcher = DynamicBatcher(
+            partial(PosePipeline._advance_together, this), partial(PosePipeline._limits, this)
+        )
         self._closed = False
         common: dict[str, Any] = {"backend": backend, "backend_config": self._config}
         if one_stage is not None:
@@ -244,13 +250,15 @@ class PosePipeline(Closing):
         if self._concurrency < 2 or len(streams) < 2:
             return _advance(self, streams, work, NO_CLOCK)
         networks = self._networks_beside(wait=True)
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="rtmpose-streams")
-        parts = zip(streams, work, strict=True)
-        try:
-            futures = [self._pool.submit(_advance, networks, [stream], [frame], NO_CLOCK) for stream, frame in parts]
-        except RuntimeError as error:  # another thread shut the pool down
-            raise ClosedError("this PosePipeline was closed meanwhile; make another one.") from error
+        with self._loading:
+            _check_open(self)  # or nobody would end the threads
+            pool = self._pool = self._pool or ThreadPoolExecutor(
+                self._concurrency, thread_name_prefix="rtmpose-streams"
+            )
+        futures = [
+            _begun(pool, partial(_advance, networks, [stream], [frame], NO_CLOCK))
+            for stream, frame in zip(streams, work, strict=True)
+        ]
         wait(futures)
         return [future.result()[0] for future in futures]
 
@@ -333,11 +341,11 @@ class PosePipeline(Closing):
     def close(self) -> None:
         """Free the networks, those that were passed in too; may be called twice."""
         self._closed = True
-        if self._pool is not None:
-            self._pool.shutdown()
-            self._pool = None
         with self._loading:
+            pool, self._pool = self._pool, None
             beside, self._load_beside = self._beside, None
+        if pool is not None:
+            pool.shutdown()
         for network in (self.detector, self._estimator, self.one_stage, beside):
             if network is not None:
                 network.close()
@@ -352,6 +360,20 @@ def _loaded(kind: type[Network], network: Any, common: Mapping[str, Any], option
 def _check_open(pipeline: PosePipeline) -> None:
     if pipeline.closed:
         raise ClosedError("this PosePipeline is closed; make another one.")
+
+
+def _begun(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Future[Result]:
+    """Begin work in the pool; where the pool takes none any more, do it here.
+
+    That is so once the pipeline is closed, which the work finds out itself, and once the main thread has ended, though
+    other threads go on.
+    """
+    try:
+        return pool.submit(work)
+    except RuntimeError:
+        done: Future[Result] = Future()
+        done.set_result(work())
+        return done
 
 
 @dataclass(frozen=True, eq=False)

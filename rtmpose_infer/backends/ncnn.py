@@ -28,6 +28,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -212,7 +213,14 @@ class NcnnBackend(Backend):
             rows = [self._extract(net, picture) for picture in pictures]
         else:
             crew = self._get_crew()
-            rows = list(crew.threads.map(lambda picture: self._extract(crew.net, picture), pictures))
+            one = partial(self._extract, crew.net)
+            try:
+                answers = crew.threads.map(one, pictures)
+            except (
+                RuntimeError
+            ):  # no thread is to be had: closed meanwhile, or the main thread has ended before this one
+                answers = map(one, pictures)
+            rows = list(answers)
         return {
             spec.name: np.stack(answers) for spec, answers in zip(self.outputs, zip(*rows, strict=True), strict=True)
         }

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import subprocess
+import sys
 import threading
 import time
+import weakref
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,6 +20,7 @@ from rtmpose_infer.stages import StageClock
 from tests.painted import paint, painted_detector, painted_estimator, painted_pipeline
 from tests.tiny_onnx import light_at, light_detector, light_pose, write
 
+ROOT = Path(__file__).parents[2]
 FRAME = paint({0: (100, 60, 180, 260)})
 
 
@@ -214,6 +220,55 @@ def test_closing_a_pipeline_during_track_many_is_a_closed_error_and_leaves_no_st
     assert not painted.pipeline._streams
     with pytest.raises(ClosedError, match="PosePipeline is closed"):
         painted.pipeline.track_many({"a": frame})
+
+
+def test_closing_a_pipeline_while_it_loads_for_calls_side_by_side_leaves_no_thread_behind(monkeypatch):
+    pipeline = painted_pipeline().pipeline
+    vars(pipeline)["_concurrency"] = 2
+
+    def load(self, *, wait):
+        self.close()
+        return self
+
+    monkeypatch.setattr(PosePipeline, "_networks_beside", load)
+    with pytest.raises(ClosedError):
+        pipeline.track_many({"a": FRAME, "b": FRAME})
+    assert pipeline._pool is None
+
+
+def test_a_thread_that_outlives_the_main_thread_goes_on_tracking_many_streams():
+    code = """
+import threading
+from tests.painted import paint, painted_pipeline
+
+pipeline = painted_pipeline().pipeline
+vars(pipeline)["_concurrency"] = 2
+frame = paint({0: (100, 60, 180, 260)})
+
+def work():
+    pipeline.track_many({"a": frame, "b": frame})
+    threading.main_thread().join()
+    print(*map(len, pipeline.track_many({"a": frame, "b": frame}).values()))
+
+threading.Thread(target=work).start()
+"""
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert ran.stdout.strip() == "1 1", ran.stderr
+
+
+@pytest.mark.parametrize("use", [lambda pipeline: None, lambda pipeline: pipeline.track_many({"a": FRAME, "b": FRAME})])
+def test_a_pipeline_that_nobody_holds_is_gone_at_once_with_its_networks(use):
+    pipeline = painted_pipeline().pipeline
+    vars(pipeline)["_concurrency"] = 2
+    PoseTracker(pipeline)(FRAME)
+    use(pipeline)
+    networks = [weakref.ref(network) for network in (pipeline, pipeline.estimator.backend, pipeline.detector.backend)]
+    gc.disable()
+    try:
+        del pipeline
+        assert [network() for network in networks] == [None, None, None]
+    finally:
+        gc.enable()
 
 
 def test_a_closed_tracker_starts_no_thread_for_a_call_that_awaits():

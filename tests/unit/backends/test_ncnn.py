@@ -56,8 +56,8 @@ def load(path: Path, **settings: object):
     return load_backend(load_model_file(path, task="pose"), backend="ncnn", config=BackendConfig(**settings))
 
 
-def check(backend) -> None:
-    planes = models.planes(1)
+def check(backend, *, count: int = 1) -> None:
+    planes = models.planes(count)
     answer, expected = backend.run({"in0": planes}), models.raw_answer(planes)
     assert answer.keys() == expected.keys()
     for name, value in expected.items():
@@ -69,6 +69,12 @@ def test_a_graph_written_by_hand_runs(written: Path) -> None:
         check(backend)
         info = backend.describe()
         assert (info.device, info.precision, info.threads) == ("cpu", "fp32", 2)
+
+
+def test_a_batch_is_computed_where_no_thread_is_to_be_had_as_after_the_end_of_the_main_thread(written: Path) -> None:
+    with load(written, threads=2) as backend:
+        backend._get_crew().threads.shutdown()
+        check(backend, count=3)
 
 
 def test_half_precision_is_told_and_close(written: Path) -> None:
