@@ -65,7 +65,7 @@ def _restore(result: Detections | Poses, state: dict[str, Any]) -> None:
     result.__dict__.update(state)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Detections:
     """The boxes a detector found in one frame, best first.
 
@@ -99,6 +99,9 @@ class Detections:
     def __setstate__(self, state: dict[str, Any]) -> None:
         _restore(self, state)
 
+    def __repr__(self) -> str:
+        return f"<Detections of {len(self)}>"
+
     def __len__(self) -> int:
         return len(self.bboxes)
 
@@ -111,7 +114,7 @@ class Detections:
         return (self[i] for i in range(len(self)))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Poses:
     """The poses of all people in one frame.
 
@@ -211,6 +214,17 @@ class Poses:
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         _restore(self, state)
+
+    def __repr__(self) -> str:
+        # Arrays of a crowd would fill a screen of a notebook, or a log.
+        parts = [f"<Poses of {len(self)}, {self.skeleton.name}"]
+        if self.track_ids is not None and len(self):
+            parts.append(f"ids {' '.join(map(str, self.track_ids.tolist()))}")
+        if self.frame_index is not None:
+            parts.append(f"frame {self.frame_index}")
+        if self.timestamp_s is not None:
+            parts.append(f"{self.timestamp_s:.3f} s")
+        return ", ".join(parts) + ">"
 
     def __len__(self) -> int:
         return len(self.keypoints)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
@@ -42,7 +42,7 @@ _ALIASES = {
 }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Skeleton:
     """The keypoints of one data set.
 
@@ -61,7 +61,7 @@ class Skeleton:
     keypoints: tuple[str, ...]
     links: tuple[tuple[int, int], ...] = ()
     flip_index: tuple[int, ...] = ()
-    sigmas: npt.NDArray[np.float32] | None = field(default=None, repr=False)
+    sigmas: npt.NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         count = len(self.keypoints)
@@ -92,6 +92,13 @@ class Skeleton:
 
     def __hash__(self) -> int:
         return hash((self.name, self.keypoints))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By way of the constructor, since numpy's arrays come out of pickling and copying writable.
+        return type(self), tuple(getattr(self, f.name) for f in fields(self))
+
+    def __repr__(self) -> str:
+        return f"<Skeleton {self.name!r}, {len(self.keypoints)} keypoints>"
 
     @property
     def num_keypoints(self) -> int:

@@ -63,6 +63,13 @@ def test_copies_and_what_comes_from_another_process_are_read_only_too(result, co
         assert not array.flags.writeable, name
 
 
+def test_results_introduce_themselves_in_a_line_without_their_arrays():
+    assert repr(detections(300)) == "<Detections of 300>"
+    assert repr(poses(2)) == "<Poses of 2, coco17, ids 1 2, frame 7, 0.250 s>"
+    assert repr(poses(2, track_ids=None, frame_index=None, timestamp_s=None)) == "<Poses of 2, coco17>"
+    assert repr(Poses.empty(SKELETON, tracked=True)) == "<Poses of 0, coco17>"
+
+
 @pytest.mark.parametrize("result", [detections(), poses()], ids=["detections", "poses"])
 def test_fields_cannot_be_replaced(result):
     with pytest.raises(dataclasses.FrozenInstanceError):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import pickle
 
 import numpy as np
 import pytest
@@ -168,3 +170,16 @@ def test_an_unknown_keypoint_names_the_known_ones():
 
 def test_unnamed_keypoints_are_numbered():
     assert unnamed_skeleton(3).keypoints == ("keypoint_0", "keypoint_1", "keypoint_2")
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, lambda skeleton: pickle.loads(pickle.dumps(skeleton))])
+def test_copies_and_what_comes_from_another_process_cannot_be_changed_either(copied):
+    skeleton = load_skeleton("coco17")
+    again = copied(skeleton)
+    assert (again, again.flip_index) == (skeleton, skeleton.flip_index)
+    np.testing.assert_array_equal(again.sigmas, skeleton.sigmas)
+    assert not again.sigmas.flags.writeable
+
+
+def test_a_skeleton_introduces_itself_in_a_line():
+    assert repr(load_skeleton("wholebody133")) == "<Skeleton 'wholebody133', 133 keypoints>"
