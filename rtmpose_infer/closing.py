@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import TracebackType
+    from typing import NoReturn
 
     from typing_extensions import Self
 
@@ -21,6 +22,13 @@ class Closing(ABC):
     @abstractmethod
     def close(self) -> None:
         """Free what is held; may be called twice."""
+
+    def __reduce__(self) -> NoReturn:
+        name = type(self).__name__
+        raise TypeError(
+            f"this {name} can be neither copied nor pickled, for what it holds belongs to one object of one process. Make "
+            f"another {name} where one is needed."
+        )
 
     def __enter__(self) -> Self:
         return self

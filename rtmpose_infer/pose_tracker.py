@@ -69,6 +69,9 @@ Result = TypeVar("Result")
 class PosePipeline(Closing):
     """A detector and a pose network, or one network for both, loaded once for any number of trackers and threads.
 
+    It belongs to the process that made it: a child that ``os.fork`` makes (as ``multiprocessing`` does by default on Linux
+    before Python 3.14, and servers that load before they fork) makes its own.
+
     Args:
         detector: Path or zoo name of a detector, a ``PersonDetector``, or None where the caller brings all boxes.
         pose: Path or zoo name of a pose network, or a ``PoseEstimator``.
@@ -182,7 +185,7 @@ class PosePipeline(Closing):
             InferenceError: A runtime failed.
             ClosedError: The pipeline is closed.
         """
-        _check_open(self)
+        self.check_open()
         if self.one_stage is not None:
             return self.one_stage.predict_batch(frames)
         if self.detector is None:
@@ -223,8 +226,8 @@ class PosePipeline(Closing):
             ClosedError: The pipeline is closed.
         """
         timestamps_s = timestamps_s or {}
+        self.check_open()
         with self._streams_lock:
-            _check_open(self)
             keys: list[Stream] = []
             streams: list[_Stream] = []
             work: list[_Frame] = []
@@ -241,7 +244,7 @@ class PosePipeline(Closing):
             # Copies advance, so that no stream has changed when another one's frame fails.
             streams = [stream.copy() for stream in streams]
             results = self._advance_all(streams, work)
-            _check_open(self)
+            self.check_open()
             self._streams.update(zip(keys, streams, strict=True))
         return dict(zip(keys, results, strict=True))
 
@@ -251,7 +254,7 @@ class PosePipeline(Closing):
             return _advance(self, streams, work, NO_CLOCK)
         networks = self._networks_beside(wait=True)
         with self._loading:
-            _check_open(self)  # or nobody would end the threads
+            self.check_open()  # or nobody would end the threads
             pool = self._pool = self._pool or ThreadPoolExecutor(
                 self._concurrency, thread_name_prefix="rtmpose-streams"
             )
@@ -338,6 +341,19 @@ class PosePipeline(Closing):
         """Whether ``close`` was called."""
         return self._closed
 
+    def check_open(self) -> None:
+        """Check that the pipeline can be used; see ``Backend.check_open``.
+
+        Raises:
+            ClosedError: ``close`` was called before.
+            BackendError: The networks were loaded before ``os.fork``, in the parent process.
+        """
+        if self._closed:
+            raise ClosedError("this PosePipeline is closed; make another one.")
+        for network in (self.detector, self._estimator, self.one_stage):
+            if network is not None:
+                network.backend.check_open()
+
     def close(self) -> None:
         """Free the networks, those that were passed in too; may be called twice."""
         self._closed = True
@@ -355,11 +371,6 @@ class PosePipeline(Closing):
 def _loaded(kind: type[Network], network: Any, common: Mapping[str, Any], options: Mapping[str, Any] | None) -> Network:
     """Return a network that was passed in as it is, and load one that was named."""
     return network if isinstance(network, kind) else kind(network, **common, **(options or {}))
-
-
-def _check_open(pipeline: PosePipeline) -> None:
-    if pipeline.closed:
-        raise ClosedError("this PosePipeline is closed; make another one.")
 
 
 def _begun(pool: ThreadPoolExecutor, work: Callable[[], Result]) -> Future[Result]:
@@ -443,7 +454,7 @@ def _advance(
     pipeline: PosePipeline, streams: Sequence[_Stream], frames: Sequence[_Frame], clock: StageClock
 ) -> list[Poses]:
     """Take one frame of each stream through the networks; no stream changes before all of them have answered."""
-    _check_open(pipeline)
+    pipeline.check_open()
     if pipeline.one_stage is not None:
         if any(frame.detections is not None for frame in frames):
             raise InputError("bboxes_xyxy: a one-stage network takes no boxes; leave them out.")
@@ -547,10 +558,11 @@ class PoseTracker(Closing):
             InferenceError: A runtime failed.
             OutputMismatchError: A network's outputs are not what its file promised.
             ClosedError: The tracker is closed.
+            BackendError: The networks were loaded before ``os.fork``, in the parent process.
         """
+        self._check_open()  # before the lock: a fork may have taken it along from a thread that never gives it back
         with self._lock:
-            if self._closed:
-                raise ClosedError("this PoseTracker is closed; make another one.")
+            self._check_open()
             clock.start()
             work = self._stream.begin(frame, timestamp_s, bboxes_xyxy)
             self._stream, poses = self.pipeline.advance(self._stream, work, clock)
@@ -578,8 +590,7 @@ class PoseTracker(Closing):
         """
         import asyncio  # most services never await, and it would be a fifth of this package's import time
 
-        if self._closed:
-            raise ClosedError("this PoseTracker is closed; make another one.")
+        self._check_open()
         if self._executor is None:
             self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rtmpose-tracker")
         return await asyncio.get_running_loop().run_in_executor(
@@ -599,6 +610,11 @@ class PoseTracker(Closing):
     def closed(self) -> bool:
         """Whether ``close`` was called."""
         return self._closed
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise ClosedError("this PoseTracker is closed; make another one.")
+        self.pipeline.check_open()
 
     def close(self) -> None:
         """End the tracker, and free the networks unless they are shared; may be called twice."""

@@ -7,6 +7,7 @@ can fail) is each adapter's ``load`` function; running is the hot path and must 
 
 from __future__ import annotations
 
+import os
 from abc import abstractmethod
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -189,6 +190,7 @@ class Backend(Closing):
         self.outputs = tuple(outputs)
         self.batch_sizes = batch_sizes
         self._names = {spec.name for spec in self.inputs}
+        self._process = os.getpid()
         self._closed = False
 
     def run(self, feeds: Mapping[str, npt.NDArray[Any]]) -> Arrays:
@@ -205,6 +207,7 @@ class Backend(Closing):
             InferenceError: The runtime failed.
             OutputMismatchError: The runtime's answer does not have the promised tensors.
             ClosedError: ``close`` was called before.
+            BackendError: The network was loaded before ``os.fork``, in the parent process.
         """
         self.check_open()
         if feeds.keys() != self._names:
@@ -240,11 +243,18 @@ class Backend(Closing):
         return {spec.name: answers[spec.name] for spec in self.outputs}  # some heads are read by their order
 
     def check_open(self) -> None:
-        """Check that the network has not been freed.
+        """Check that the network can be used: that it was loaded in this process, and has not been freed.
 
         Raises:
             ClosedError: ``close`` was called before.
+            BackendError: It came along through ``os.fork``. A fork leaves the runtime's threads behind, and calls that
+                wait for them never end.
         """
+        if self._process != os.getpid():
+            raise BackendError(
+                "this network was loaded before os.fork, and its runtime's threads did not come along. Load it in the "
+                "process that uses it, or start that one with multiprocessing's 'spawn' or 'forkserver'."
+            )
         if self._closed:
             raise ClosedError(f"this {type(self).__name__} is closed; load the model again.")
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
+import os
+import pickle
 import subprocess
 import sys
 import threading
@@ -269,6 +272,52 @@ def test_a_pipeline_that_nobody_holds_is_gone_at_once_with_its_networks(use):
         assert [network() for network in networks] == [None, None, None]
     finally:
         gc.enable()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
+def test_networks_that_came_along_through_a_fork_are_refused_even_where_another_thread_was_at_work():
+    code = """
+import asyncio, os
+from rtmpose_infer import PoseTracker
+from rtmpose_infer.errors import BackendError
+from tests.painted import paint, painted_pipeline
+
+frame = paint({0: (100, 60, 180, 260)})
+pipeline = painted_pipeline().pipeline
+tracker = PoseTracker(pipeline)
+asyncio.run(tracker.atrack(frame))
+tracker._lock.acquire(), pipeline._streams_lock.acquire()  # as another thread's call holds them
+child = os.fork()
+if child == 0:
+    for use in (
+        lambda: tracker(frame),
+        lambda: asyncio.run(tracker.atrack(frame)),
+        lambda: pipeline.track_many({"a": frame}),
+        lambda: pipeline.predict_batch([frame]),
+        lambda: pipeline.estimator.predict(frame, [[0, 0, 9, 9]]),
+        lambda: pipeline.detector.predict(frame),
+    ):
+        try:
+            use()
+        except BackendError as error:
+            print("os.fork" in str(error))
+    with painted_pipeline().pipeline as own:
+        print(len(own.predict_batch([frame])[0]), flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+"""
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ran.stdout.split() == ["True"] * 6 + ["1"], ran.stderr
+
+
+@pytest.mark.parametrize("again", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_what_holds_networks_says_that_it_can_be_neither_copied_nor_pickled(again):
+    pipeline = painted_pipeline().pipeline
+    for held in (PoseTracker(pipeline), pipeline, pipeline.detector, pipeline.estimator, pipeline.estimator.backend):
+        with pytest.raises(TypeError, match=f"this {type(held).__name__} can be neither copied nor pickled"):
+            again(held)
 
 
 def test_a_closed_tracker_starts_no_thread_for_a_call_that_awaits():
