@@ -216,9 +216,7 @@ class NcnnBackend(Backend):
             one = partial(self._extract, crew.net)
             try:
                 answers = crew.threads.map(one, pictures)
-            except (
-                RuntimeError
-            ):  # no thread is to be had: closed meanwhile, or the main thread has ended before this one
+            except RuntimeError:  # no thread can be had: closed by another thread, or the main thread has ended
                 answers = map(one, pictures)
             rows = list(answers)
         return {
