@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from rtmpose_infer.backends.base import Arrays
     from rtmpose_infer.model_spec import ModelSpec
-    from rtmpose_infer.preprocess import Frame
+    from rtmpose_infer.preprocess import AnyFrame, Frame
 
 __all__ = ["PersonDetector"]
 
@@ -158,7 +158,7 @@ class PersonDetector(HeldNetwork):
         }
         self._decode = decoders[spec.head]
 
-    def predict(self, frame: npt.NDArray[np.uint8], *, clock: StageClock = NO_CLOCK) -> Detections:
+    def predict(self, frame: AnyFrame, *, clock: StageClock = NO_CLOCK) -> Detections:
         """Return the boxes in one frame, best first.
 
         Args:
@@ -174,9 +174,7 @@ class PersonDetector(HeldNetwork):
         """
         return self.predict_batch([frame], clock=clock)[0]
 
-    def predict_batch(
-        self, frames: Sequence[npt.NDArray[np.uint8]], *, clock: StageClock = NO_CLOCK
-    ) -> list[Detections]:
+    def predict_batch(self, frames: Sequence[AnyFrame], *, clock: StageClock = NO_CLOCK) -> list[Detections]:
         """Return the boxes in each of several frames, in as few network calls as are worth it.
 
         Args:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from functools import cache
 from numbers import Real
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import cv2
 import numpy as np
@@ -21,6 +21,7 @@ from rtmpose_infer.errors import DTypeError, InputError, ShapeError
 from rtmpose_infer.options import check_option
 
 if TYPE_CHECKING:
+    from rtmpose_infer.preprocess import AnyFrame
     from rtmpose_infer.results import Poses
     from rtmpose_infer.skeletons import Skeleton
 
@@ -55,14 +56,14 @@ _FULL_HD_AREA = 1920 * 1080
 
 
 def draw_poses(
-    frame: npt.NDArray[np.uint8],
+    frame: AnyFrame,
     poses: Poses,
     *,
     score_threshold: float = 0.3,
     colour_by: Literal["side", "id"] = "side",
     show_ids: bool = True,
     show_boxes: bool = False,
-    out: npt.NDArray[np.uint8] | None = None,
+    out: AnyFrame | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Return the frame with the poses drawn on it.
 
@@ -84,18 +85,17 @@ def draw_poses(
         DTypeError: The frame or ``out`` is not uint8.
         InputError: An option is of another type or unknown, or ``out`` is read-only or not contiguous.
     """
-    _check_image("frame", frame)
+    picture = _checked_image("frame", frame)
     check_option("score_threshold", score_threshold, "a number", fine=isinstance(score_threshold, Real))
     check_option("colour_by", colour_by, "'side' or 'id'", fine=colour_by in ("side", "id"))
-    canvas = np.array(frame, order="C") if out is None else out
+    canvas = np.array(picture, order="C") if out is None else _checked_image("out", out)
     if out is not None and out is not frame:
-        _check_image("out", out)
-        if out.shape != frame.shape:
-            raise ShapeError("out", expected=str(frame.shape), actual=out.shape)
-        np.copyto(out, frame)
+        if canvas.shape != picture.shape:
+            raise ShapeError("out", expected=str(picture.shape), actual=canvas.shape)
+        np.copyto(canvas, picture)
     if not (canvas.flags.c_contiguous and canvas.flags.writeable):
         raise InputError("out: expected a writeable C-contiguous array; draw into a copy (leave out=None) instead.")
-    height, width = frame.shape[:2]
+    height, width = picture.shape[:2]
     # Whole arrays at once: per-joint numpy calls would cost more than the drawing.
     points = poses.keypoints
     reach = (-float(width), -float(height)), (2.0 * width, 2.0 * height)
@@ -126,11 +126,12 @@ def draw_poses(
     return canvas
 
 
-def _check_image(what: str, image: npt.NDArray[np.uint8]) -> None:
+def _checked_image(what: str, image: Any) -> npt.NDArray[np.uint8]:
     if not isinstance(image, np.ndarray) or image.dtype != np.uint8:
         raise DTypeError(what, expected="uint8", actual=getattr(image, "dtype", type(image).__name__))
     if image.ndim != 3 or image.shape[2] != 3:
         raise ShapeError(what, expected="(H, W, 3)", actual=image.shape, hint="Convert it with cv2.cvtColor.")
+    return image
 
 
 def _person_size(points: npt.NDArray[np.float32]) -> float:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rtmpose_infer.backends.base import Arrays
     from rtmpose_infer.model_spec import ModelSpec
-    from rtmpose_infer.preprocess import Frame
+    from rtmpose_infer.preprocess import AnyFrame, Frame
     from rtmpose_infer.skeletons import Skeleton
 
 __all__ = ["PoseEstimator", "View"]
@@ -106,7 +106,7 @@ class PoseEstimator(HeldNetwork):
 
     def predict(
         self,
-        frame: npt.NDArray[np.uint8],
+        frame: AnyFrame,
         bboxes_xyxy: npt.ArrayLike,
         *,
         bbox_scores: npt.ArrayLike | None = None,
@@ -137,7 +137,7 @@ class PoseEstimator(HeldNetwork):
 
     def predict_batch(
         self,
-        pictures: Sequence[tuple[npt.NDArray[np.uint8], npt.ArrayLike, npt.ArrayLike | None]],
+        pictures: Sequence[tuple[AnyFrame, npt.ArrayLike, npt.ArrayLike | None]],
         *,
         view: View = "all",
         clock: StageClock = NO_CLOCK,

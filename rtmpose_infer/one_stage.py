@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rtmpose_infer.backends.base import Arrays
     from rtmpose_infer.model_spec import ModelSpec
-    from rtmpose_infer.preprocess import Frame
+    from rtmpose_infer.preprocess import AnyFrame, Frame
     from rtmpose_infer.skeletons import Skeleton
 
 __all__ = ["OneStageEstimator"]
@@ -142,7 +142,7 @@ class OneStageEstimator(HeldNetwork):
                 f"{', '.join(sorted(names))}. Export it again."
             )
 
-    def predict(self, frame: npt.NDArray[np.uint8], *, clock: StageClock = NO_CLOCK) -> Poses:
+    def predict(self, frame: AnyFrame, *, clock: StageClock = NO_CLOCK) -> Poses:
         """Return the people in one frame, best first.
 
         Args:
@@ -158,7 +158,7 @@ class OneStageEstimator(HeldNetwork):
         """
         return self.predict_batch([frame], clock=clock)[0]
 
-    def predict_batch(self, frames: Sequence[npt.NDArray[np.uint8]], *, clock: StageClock = NO_CLOCK) -> list[Poses]:
+    def predict_batch(self, frames: Sequence[AnyFrame], *, clock: StageClock = NO_CLOCK) -> list[Poses]:
         """Return the people in each of several frames, in as few network calls as are worth it.
 
         Args:

@@ -23,7 +23,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar
 
 import numpy as np
 
@@ -46,12 +46,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import numpy.typing as npt
+    from typing_extensions import Unpack
 
     from rtmpose_infer.backends import BackendInfo
-    from rtmpose_infer.preprocess import Frame
+    from rtmpose_infer.preprocess import AnyFrame, Frame
     from rtmpose_infer.skeletons import Skeleton
 
-__all__ = ["DEFAULT_DETECTOR", "DEFAULT_POSE", "PosePipeline", "PoseTracker"]
+__all__ = ["DEFAULT_DETECTOR", "DEFAULT_POSE", "PipelineOptions", "PosePipeline", "PoseTracker"]
 
 _log = logging.getLogger("rtmpose_infer.pose_tracker")
 
@@ -174,7 +175,7 @@ class PosePipeline(Closing):
             raise InputError("a one-stage network takes no boxes; give the pipeline a detector and a pose network.")
         return self._estimator
 
-    def predict_batch(self, frames: Sequence[npt.NDArray[np.uint8]]) -> list[Poses]:
+    def predict_batch(self, frames: Sequence[AnyFrame]) -> list[Poses]:
         """Return the poses in each of several unrelated frames: nobody is followed, and nothing is smoothed.
 
         Args:
@@ -197,7 +198,7 @@ class PosePipeline(Closing):
 
     def track_many(
         self,
-        frames: Mapping[Stream, Frame | None],
+        frames: Mapping[Stream, AnyFrame | None],
         *,
         timestamps_s: Mapping[Stream, float] | None = None,
         config: TrackerConfig | None = None,
@@ -482,6 +483,21 @@ def _advance(
     return tracked
 
 
+class PipelineOptions(TypedDict, total=False):
+    """The arguments of ``PosePipeline``, for what makes its own from them."""
+
+    detector: str | Path | PersonDetector | None
+    pose: str | Path | PoseEstimator
+    one_stage: str | Path | OneStageEstimator | None
+    backend: str
+    device: str
+    threads: int | None
+    backend_config: BackendConfig | None
+    detector_options: Mapping[str, Any] | None
+    pose_options: Mapping[str, Any] | None
+    one_stage_options: Mapping[str, Any] | None
+
+
 class PoseTracker(Closing):
     """Tracks the poses of people through one stream of frames.
 
@@ -511,7 +527,7 @@ class PoseTracker(Closing):
         *,
         det_interval: int | Literal["auto"] | None = None,
         config: TrackerConfig | None = None,
-        **pipeline_options: Any,
+        **pipeline_options: Unpack[PipelineOptions],
     ) -> None:
         fine = isinstance(pipeline, PosePipeline | None)
         check_option("pipeline", pipeline, "a PosePipeline (detector=… and pose=… name networks)", fine=fine)
@@ -532,7 +548,7 @@ class PoseTracker(Closing):
 
     def __call__(
         self,
-        frame: npt.NDArray[np.uint8],
+        frame: AnyFrame,
         *,
         timestamp_s: float | None = None,
         bboxes_xyxy: npt.ArrayLike | None = None,
@@ -570,7 +586,7 @@ class PoseTracker(Closing):
 
     async def atrack(
         self,
-        frame: npt.NDArray[np.uint8],
+        frame: AnyFrame,
         *,
         timestamp_s: float | None = None,
         bboxes_xyxy: npt.ArrayLike | None = None,

@@ -19,9 +19,11 @@ if TYPE_CHECKING:
     from rtmpose_infer.geometry import CropTransform
     from rtmpose_infer.model_spec import ModelSpec
 
-__all__ = ["InputBuffer", "check_frame", "crop_into", "letterbox_into", "mirror_into"]
+__all__ = ["AnyFrame", "Frame", "InputBuffer", "check_frame", "crop_into", "letterbox_into", "mirror_into"]
 
 Frame = npt.NDArray[np.uint8]
+# A frame as callers have it: OpenCV's annotations say no more of its pictures. It must be uint8 all the same.
+AnyFrame = npt.NDArray[np.integer[Any] | np.floating[Any]]
 
 _LARGEST_SIDE = 32766  # OpenCV's remapping holds coordinates in 16 bits
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
+import os
 import re
+import subprocess
 import sys
 from itertools import islice
 from pathlib import Path
@@ -39,6 +41,44 @@ def test_the_python_code_runs_on_a_film_and_finds_somebody(tmp_path: Path, monke
     with contextlib.redirect_stdout(printed):
         exec(compile(code, "README.md", "exec"), {})
     assert "(1, 17, 2)" in printed.getvalue()
+
+
+def test_the_python_code_passes_a_strict_type_check_with_the_frames_that_opencv_declares(tmp_path: Path) -> None:
+    (code,) = blocks("python")
+    assert strictly_checked(code, tmp_path) == []
+
+
+def test_a_type_check_knows_the_options_that_a_tracker_hands_on(tmp_path: Path) -> None:
+    code = """
+from rtmpose_infer import PoseTracker
+from rtmpose_infer.offline import OfflineTracker
+
+PoseTracker(pose="rtmpose-m", backend="openvino", threads=2, det_interval="auto")
+OfflineTracker(pose="rtmpose-m", threads=2)
+PoseTracker(detecter="rtmdet-nano")
+OfflineTracker(threads="two")
+"""
+    found = strictly_checked(code, tmp_path)
+    assert len(found) == 2
+    assert '"detecter"' in found[0]
+    assert '"threads"' in found[1]
+
+
+def strictly_checked(code: str, folder: Path) -> list[str]:
+    """Return the errors that mypy finds in a program of somebody who uses the package."""
+    pytest.importorskip("mypy", reason="the types are checked by mypy, of the dev extra")
+    program = folder / "program.py"
+    program.write_text(code, encoding="utf-8")
+    ran = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", "--cache-dir", os.devnull, "--no-error-summary", program.name],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not ran.stderr
+    return [line for line in ran.stdout.splitlines() if ": error: " in line]
 
 
 def test_every_extra_that_is_named_exists() -> None:

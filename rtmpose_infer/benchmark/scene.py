@@ -28,7 +28,7 @@ from rtmpose_infer.stages import NO_CLOCK, StageClock
 from rtmpose_infer.video import open_source
 
 if TYPE_CHECKING:
-    from rtmpose_infer.preprocess import Frame
+    from rtmpose_infer.preprocess import AnyFrame, Frame
 
 __all__ = ["Scene", "SceneDetector", "SceneEstimator", "sample_pictures"]
 
@@ -112,9 +112,7 @@ class SceneDetector(PersonDetector):
 
     scene: Scene | None = None
 
-    def predict_batch(
-        self, frames: Sequence[npt.NDArray[np.uint8]], *, clock: StageClock = NO_CLOCK
-    ) -> list[Detections]:
+    def predict_batch(self, frames: Sequence[AnyFrame], *, clock: StageClock = NO_CLOCK) -> list[Detections]:
         """Return the scene's people for every frame; see ``PersonDetector``."""
         found = super().predict_batch(frames, clock=clock)
         if self.scene is None:
@@ -134,7 +132,7 @@ class SceneEstimator(PoseEstimator):
 
     def predict_batch(
         self,
-        pictures: Sequence[tuple[npt.NDArray[np.uint8], npt.ArrayLike, npt.ArrayLike | None]],
+        pictures: Sequence[tuple[AnyFrame, npt.ArrayLike, npt.ArrayLike | None]],
         *,
         view: View = "all",
         clock: StageClock = NO_CLOCK,

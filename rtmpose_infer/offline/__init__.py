@@ -34,15 +34,17 @@ from rtmpose_infer.offline.linking import Candidates, KeyLinker
 from rtmpose_infer.offline.refining import Piece, advancing_times, joined_ids, smooth_two_way
 from rtmpose_infer.offline.spool import Spool
 from rtmpose_infer.options import check_option, is_number, is_whole
-from rtmpose_infer.pose_tracker import PosePipeline
+from rtmpose_infer.pose_tracker import PipelineOptions, PosePipeline
 from rtmpose_infer.preprocess import check_frame
 from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.tracker import Proposals, Tracker, TrackerConfig
 
 if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
     from rtmpose_infer.batching import HeldNetwork
     from rtmpose_infer.estimator import View
-    from rtmpose_infer.preprocess import Frame
+    from rtmpose_infer.preprocess import AnyFrame, Frame
     from rtmpose_infer.skeletons import Skeleton
 
 __all__ = ["OfflineConfig", "OfflineTracker"]
@@ -112,7 +114,11 @@ class OfflineTracker(Closing):
     """
 
     def __init__(
-        self, pipeline: PosePipeline | None = None, *, config: OfflineConfig | None = None, **pipeline_options: Any
+        self,
+        pipeline: PosePipeline | None = None,
+        *,
+        config: OfflineConfig | None = None,
+        **pipeline_options: Unpack[PipelineOptions],
     ) -> None:
         fine = isinstance(pipeline, PosePipeline | None)
         check_option("pipeline", pipeline, "a PosePipeline (detector=… and pose=… name networks)", fine=fine)
@@ -123,7 +129,8 @@ class OfflineTracker(Closing):
         check_option("config", config, "an OfflineConfig or None", fine=isinstance(config, OfflineConfig | None))
         self.config = config or OfflineConfig()
         self._owns_pipeline = pipeline is None
-        self.pipeline = pipeline or PosePipeline(**{"threads": 1, **pipeline_options})
+        options: PipelineOptions = {"threads": 1, **pipeline_options}
+        self.pipeline = pipeline or PosePipeline(**options)
         if self.pipeline.detector is None and self.pipeline.one_stage is None:
             if self._owns_pipeline:
                 self.pipeline.close()
@@ -131,7 +138,7 @@ class OfflineTracker(Closing):
 
     def track(
         self,
-        frames: Iterable[tuple[npt.NDArray[np.uint8], float]],
+        frames: Iterable[tuple[AnyFrame, float]],
         *,
         work_dir: str | Path | None = None,
         video_id: str = "",
@@ -175,7 +182,7 @@ class OfflineTracker(Closing):
 
     def _follow(
         self,
-        frames: Iterable[tuple[npt.NDArray[np.uint8], float]],
+        frames: Iterable[tuple[AnyFrame, float]],
         spool: Spool | None,
         scratch: Spool,
         progress: Callable[[int], None] | None,
@@ -208,7 +215,7 @@ class OfflineTracker(Closing):
         return summary, tracker.identities
 
     def _seen_by_boxes(
-        self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool | None, tracker: Tracker
+        self, frames: Iterable[tuple[AnyFrame, float]], spool: Spool | None, tracker: Tracker
     ) -> Iterator[_Seen]:
         """Yield each frame with the poses in the boxes that are detected, interpolated or expected there."""
         for frame, candidates, found in self._estimated(frames, spool):
@@ -220,7 +227,7 @@ class OfflineTracker(Closing):
             yield frame, proposals, poses, frame.index % self.config.key_interval == 0
 
     def _seen_at_once(
-        self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool | None, tracker: Tracker
+        self, frames: Iterable[tuple[AnyFrame, float]], spool: Spool | None, tracker: Tracker
     ) -> Iterator[_Seen]:
         """Yield each frame with everybody whom a one-stage network finds there, keeping the cores busy meanwhile."""
         workers = _workers(self.config)
@@ -242,7 +249,7 @@ class OfflineTracker(Closing):
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _checked(self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]]) -> Iterator[_Frame]:
+    def _checked(self, frames: Iterable[tuple[AnyFrame, float]]) -> Iterator[_Frame]:
         last_time_s = -np.inf
         for index, (image, time_s) in enumerate(frames):
             if not (is_number(time_s) and time_s >= last_time_s):
@@ -282,7 +289,7 @@ class OfflineTracker(Closing):
         )
 
     def _estimated(
-        self, frames: Iterable[tuple[npt.NDArray[np.uint8], float]], spool: Spool | None
+        self, frames: Iterable[tuple[AnyFrame, float]], spool: Spool | None
     ) -> Iterator[tuple[_Frame, Candidates, Poses]]:
         """Yield each frame with the boxes looked at and the poses found there, keeping the cores busy meanwhile."""
         workers = _workers(self.config)
