@@ -39,12 +39,10 @@ def check_frame(frame: Any) -> Frame:
         ShapeError: Not (H, W, 3), empty, or wider or higher than 32,766 pixels.
     """
     if not isinstance(frame, np.ndarray):
-        raise DTypeError(
-            "frame",
-            expected="a uint8 numpy array",
-            actual=type(frame).__name__,
-            hint="cv2.imread gives None for a missing file.",
-        )
+        hint = "Read or convert it into an array, with the colours in the order blue, green, red."
+        if frame is None:
+            hint = "cv2.imread gives None for a missing file."
+        raise DTypeError("frame", expected="a uint8 numpy array", actual=type(frame).__name__, hint=hint)
     if frame.dtype != np.uint8:
         raise DTypeError(
             "frame", expected="uint8", actual=frame.dtype, hint="Scale to 0–255 and use .astype(np.uint8)."
@@ -53,6 +51,8 @@ def check_frame(frame: Any) -> Frame:
         hint = "Convert with cv2.cvtColor(frame, cv2.COLOR_GRAY2BGR)."
         if frame.ndim == 3 and frame.shape[2] == 4:
             hint = "Convert with cv2.cvtColor(frame, cv2.COLOR_BGRA2BGR)."
+        elif frame.ndim > 3:
+            hint = "Pass one frame at a time; predict_batch takes several."
         raise ShapeError("frame", expected="(H, W, 3)", actual=frame.shape, hint=hint)
     if min(frame.shape[:2]) == 0 or max(frame.shape[:2]) > _LARGEST_SIDE:
         raise ShapeError("frame", expected=f"sides of 1 to {_LARGEST_SIDE} pixels", actual=frame.shape)
