@@ -362,6 +362,7 @@ def test_a_small_checkpoint_that_would_unfold_to_very_much_is_refused(tmp_path: 
         load_checkpoint(path)
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")  # torch from 2.14 on says so
 @pytest.mark.parametrize(
     "value",
     [torch.zeros(3, device="meta"), torch.zeros(3, 3).to_sparse(), torch.zeros(3, dtype=torch.complex64)],
@@ -376,6 +377,7 @@ def test_odd_tensors_in_the_meta_are_left_out(tmp_path: Path, value: torch.Tenso
     assert meta["a"] in (None, [None] * 3)
 
 
+@pytest.mark.filterwarnings("ignore:Validating sparse tensor invariants")  # torch from 2.14 on says so
 @pytest.mark.parametrize(
     ("weight", "words"),
     [
