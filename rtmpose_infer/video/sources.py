@@ -8,6 +8,7 @@ file may not make FFmpeg open other files or addresses (playlists are refused).
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -479,11 +480,14 @@ class VideoFileSource(FrameSource):
     def _check_complete(self, frames: int, end_s: float) -> None:
         if self._stopped_by is not None or self.is_live:  # nothing live has an end of its own
             what = "the stream stopped" if self.is_live else "reading stopped"
-            why = "the other side ended it" if self._stopped_by is None else reason(self._stopped_by)
+            error, why = self._stopped_by, "the other side ended it"
+            # FFmpeg also tells the end of a stream whose length was not told by an input/output error.
+            if error is not None and not (self.is_live and getattr(error, "errno", None) == errno.EIO):
+                why = reason(error)
             raise MediaError(
                 f"{self._label}: {what} after {frames} frames ({end_s:.1f} s): {why}. "
                 "What was read until then is complete."
-            ) from self._stopped_by
+            ) from error
         promise = ""
         if self._is_gif and not _ends_with_gif_trailer(Path(self._label)):
             promise = "and its end mark is missing"

@@ -695,14 +695,20 @@ class TestLiveSources:
 
 @pytest.fixture
 def web_server(tmp_path: Path) -> Iterator[str]:
-    """Serves tmp_path on the loopback (under /endless/ without telling lengths), and under /live 12 pictures as MJPEG."""
+    """Serves tmp_path on the loopback, and under /live 12 pictures as MJPEG.
+
+    Under /chunked/ and /untold/ it tells no lengths; the former says where the end is, the latter just hangs up there.
+    """
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, *args: object) -> None: ...
 
         def do_GET(self) -> None:
-            if self.path.startswith("/endless/"):
+            if self.path.startswith(("/chunked/", "/untold/")):
                 data = (tmp_path / self.path.rsplit("/", 1)[1]).read_bytes()
+                if self.path.startswith("/untold/"):
+                    self.wfile.write(b"HTTP/1.0 200 OK\r\n\r\n" + data)
+                    return
                 self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
                 self.wfile.write(b"%x\r\n%b\r\n0\r\n\r\n" % (len(data), data))
                 return
@@ -742,9 +748,10 @@ class TestAddresses:
         assert frames[-1].index == 11
         assert source.dropped_frames == 12 - len(frames)
 
-    def test_stream_that_the_other_side_ends_in_good_order_is_told_too(self, tmp_path, web_server):
+    @pytest.mark.parametrize("way", ["chunked", "untold"])
+    def test_stream_that_the_other_side_ends_in_good_order_is_told_too(self, tmp_path, web_server, way):
         make_video(tmp_path / "a.h264", [grey(10 * i) for i in range(12)])
-        with VideoFileSource(f"{web_server}/endless/a.h264") as source:
+        with VideoFileSource(f"{web_server}/{way}/a.h264") as source:
             assert source.is_live
             frames: list[Frame] = []
             with pytest.raises(MediaError, match=r"stopped after 12 frames .*the other side ended it"):
