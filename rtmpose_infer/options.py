@@ -36,6 +36,8 @@ def is_number(value: object) -> TypeGuard[float]:
     >>> [is_number(value) for value in (1, 0.5, float("nan"), True, "1", None)]
     [True, True, False, False, False, False]
     """
+    if isinstance(value, float):  # nearly all, and at a tenth of what abstract classes cost
+        return math.isfinite(value)
     if isinstance(value, bool) or not isinstance(value, Real):
         return False
     try:

@@ -351,9 +351,8 @@ class PosePipeline(Closing):
         """
         if self._closed:
             raise ClosedError("this PosePipeline is closed; make another one.")
-        for network in (self.detector, self._estimator, self.one_stage):
-            if network is not None:
-                network.backend.check_open()
+        # One of them tells; it and the others are asked when they run as well.
+        (self.one_stage or self.estimator).backend.check_open()
 
     def close(self) -> None:
         """Free the networks, those that were passed in too; may be called twice."""
