@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -344,6 +345,19 @@ def test_a_class_that_does_not_exist_is_an_input_error(label, class_names, words
         detector("nms", nms_outputs(), label=label, class_names=class_names)
 
 
+@pytest.mark.parametrize(
+    "box",
+    [[-30, 10, -5, 50], [70, 10, 90, 50], [10, -50, 30, -5], [10, 100, 30, 140]],
+    ids=["left", "right", "above", "below"],
+)
+def test_a_box_outside_the_frame_is_nobody(box):
+    outputs = {
+        "dets": np.array([[[*box, 0.9], [10, 10, 30, 50, 0.8]]], np.float32),
+        "labels": np.zeros((1, 2), np.int64),
+    }
+    assert detector("nms", outputs).predict(FRAME).bboxes.tolist() == [[10, 10, 30, 50]]
+
+
 # --- frames and batches
 
 
@@ -464,6 +478,12 @@ def test_options_out_of_range_are_refused(tmp_path, options):
         detector("nms", nms_outputs(), **options)
     with pytest.raises(InputError, match=next(iter(options))):
         PersonDetector(write(tmp_path / "m.onnx", light_detector()), **options)
+
+
+def test_a_network_that_is_loaded_already_gets_the_defaults_of_a_file():
+    of_file, of_network = (inspect.signature(make).parameters for make in (PersonDetector, PersonDetector.from_backend))
+    for name in ("score_threshold", "iou_threshold", "label", "max_detections"):
+        assert of_file[name].default == of_network[name].default, name
 
 
 def test_an_input_size_that_the_file_does_not_take_is_refused_on_loading(tmp_path):

@@ -68,12 +68,19 @@ def test_boxes_of_any_number_type_become_float32(dtype):
     assert checked.tolist() == [[1, 2, 30, 40]]
 
 
+def test_boxes_far_outside_every_frame_are_fine_up_to_ten_million_pixels():
+    far = [[-9.9e6, -9.9e6, 9.9e6, 9.9e6]]
+    assert check_boxes(far).tolist() == far
+
+
 @pytest.mark.parametrize(
     ("bad", "error"),
     [
         ([[np.nan, 0, 1, 1]], InputError),
         ([[0, 0, np.inf, 1]], InputError),
         ([[0, 0, 1e300, 1]], InputError),
+        ([[0, 0, 1.01e7, 1]], InputError),
+        ([[-1.01e7, 0, 0, 1]], InputError),
         ([[10, 0, 5, 5]], InputError),
         ([[0, 10, 5, 5]], InputError),
         ([[3, 3, 3, 9]], InputError),

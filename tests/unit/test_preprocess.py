@@ -42,6 +42,23 @@ def test_frames_of_any_size_are_taken_as_they_are(shape):
     assert check_frame(frame) is frame
 
 
+def test_a_part_cut_out_of_a_frame_is_not_copied():
+    part = noise(60, 100)[10:50, 20:90]
+    assert check_frame(part) is part
+
+
+@pytest.mark.parametrize(
+    "view",
+    [lambda f: f[:, ::2], lambda f: f[::-1], lambda f: f[:, ::-1], lambda f: f[..., ::-1], np.rot90],
+    ids=["every second column", "upside down", "mirrored", "RGB", "turned"],
+)
+def test_what_opencv_would_copy_for_every_person_is_copied_once(view):
+    frame = view(noise(60, 100))
+    checked = check_frame(frame)
+    assert checked.flags.c_contiguous
+    np.testing.assert_array_equal(checked, frame)
+
+
 @pytest.mark.parametrize(
     "view",
     [
@@ -242,6 +259,15 @@ def test_planes_equal_float_arithmetic(fields, count, seed):
     assert tensor.dtype == np.float32
     assert tensor.flags.c_contiguous
     np.testing.assert_array_equal(tensor, expected.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize(
+    ("fields", "shape"), [(RTMPOSE, (0, 3, 12, 20)), ({"input_format": "nhwc_uint8"}, (0, 12, 20, 3))]
+)
+def test_no_pictures_are_a_tensor_of_the_networks_shape(fields, shape):
+    buffer = InputBuffer(spec((20, 12), **fields))
+    assert len(buffer.pictures(0)) == 0
+    assert buffer.tensor(0).shape == shape
 
 
 def test_a_network_of_uint8_pictures_gets_the_pictures_themselves():

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rtmpose_infer.simcc import decode_simcc, mask_unfound
+from rtmpose_infer.simcc import decode_simcc, mask_unfound, peak_prominence
 
 
 def encoded(points: np.ndarray, size_wh: tuple[int, int], split_ratio: float) -> list[np.ndarray]:
@@ -101,3 +101,20 @@ def test_a_joint_whose_score_overflowed_was_not_found():
     np.testing.assert_array_equal(scores, [[np.float32(0.5), 0]])
     assert np.isnan(keypoints[0, 1]).all()
     assert keypoints[0, 0].tolist() == [1.5, 1.0]
+
+
+def test_the_hill_of_a_peak_reaches_a_sixteenth_of_the_axis_to_either_side():
+    vector = np.zeros(32, np.float32)
+    vector[[10, 11, 12, 20]] = [1, 0.9, 0.8, 0.25]
+    assert peak_prominence(vector).item() == 0.75  # two bins beside the peak are its hill, the far one is a rival
+    vector[13] = 0.5
+    assert peak_prominence(vector).item() == 0.5
+
+
+def test_prominence_is_that_of_each_joint_of_each_person_whatever_the_scale_of_its_vector():
+    vectors = np.random.default_rng(0).random((2, 3, 64)).astype(np.float32)
+    together = peak_prominence(vectors)
+    assert together.dtype == np.float32
+    assert together.shape == (2, 3)
+    np.testing.assert_array_equal(together, [[peak_prominence(joint) for joint in person] for person in vectors])
+    np.testing.assert_allclose(peak_prominence(vectors * np.float32(0.01)), together, rtol=1e-4)
