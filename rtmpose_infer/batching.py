@@ -146,9 +146,8 @@ def _plan(count: int, sizes: tuple[int, ...] | None, most: int) -> Iterator[tupl
     while first < count:
         left = count - first
         if sizes is None:
-            take = run = math.ceil(
-                left / math.ceil(left / most)
-            )  # calls alike in size: a small one costs more a picture
+            # Calls alike in size, for a small one costs more a picture.
+            take = run = math.ceil(left / math.ceil(left / most))
         else:
             run = next((size for size in sizes if size >= left), sizes[-1])
             take = min(left, run)
