@@ -96,7 +96,7 @@ def xywh_from_xyxy(bboxes: npt.ArrayLike) -> Floats:
 def clip_boxes(bboxes: Floats, frame_size_wh: tuple[int, int]) -> Floats:
     """Return the (N, 4) boxes cut to the frame, x from 0 to the width and y from 0 to the height of ``frame_size_wh``."""
     width, height = frame_size_wh
-    return np.clip(bboxes, 0, np.array([width, height, width, height], np.float32))
+    return np.minimum(np.maximum(bboxes, 0), np.array([width, height, width, height], np.float32))
 
 
 def box_areas(bboxes: Floats) -> Floats:

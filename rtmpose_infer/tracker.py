@@ -67,6 +67,8 @@ _ANY_SIZE, _ANY_SHAPE = 0.5, 0.2  # the same between two people
 _SHAPE_FREEDOM = 2.0  # joints hang together: so many of them are as good as all
 _SHAPE_MOST = 0.3  # a joint further away, body sizes, is as wrong as it can be
 _ASTRAY = 0.5  # a joint that moved so much, body sizes, against the others does not tell the place
+_NEARLY = 0.1  # body sizes by which a joint may be off and still lies as expected
+_ALONE = 0.6  # body sizes within which another person's box makes it doubtful whose pose that is
 _FADING = 0.6  # evidence for a person lost per second unseen
 _NEWCOMER_GAIN = 1.5  # evidence against someone out of sight, per logarithm of the newcomers a second
 _OVERLAP = 0.3  # of a detection with a tracked person's expected box that makes it that person's new box
@@ -88,6 +90,7 @@ _CAMERA_GAIN = 0.3
 _PROVISIONAL = 1 << 40  # the first number of tracks that nobody has seen, so that the identities shown have no gaps
 _FEWEST_AGREEING = 3  # people whose shifts must be alike before they count as a motion of the camera
 _OUTWARD = np.array([-1, -1, 1, 1], np.float32)  # the direction of each of a box's edges
+_NO_DETECTIONS = Detections.empty()
 _STRAY_MARGIN = 0.35  # joints further outside the expected box than this share of its sides do not shape the new one
 
 
@@ -420,7 +423,7 @@ class Tracker:
     ) -> Proposals:
         _check_frame(timestamp_s, frame_size_wh)
         tracks, _ = self._expected(timestamp_s, frame_size_wh)
-        detections = Detections.empty() if detections is None else detections
+        detections = _NO_DETECTIONS if detections is None else detections
         tracks = _shifted(tracks, self._camera_shift_by_boxes(tracks, detections.bboxes))
         inside = _share_inside(tracks.bboxes, frame_size_wh) > 0.1
         live = np.flatnonzero(tracks.visible & inside)
@@ -735,16 +738,26 @@ class Tracker:
         return np.concatenate([live_rows, lost_rows]), np.concatenate([live_cols, lost_cols])
 
     def _matched(self, tracks: _Tracks, who: Rows, seen: _Seen, what: Rows, least: float) -> tuple[Rows, Rows]:
-        """Return the pairs of the chosen tracks and poses for which the evidence above ``least`` is greatest in all."""
+        """Return the pairs of the chosen tracks and poses for which the evidence above ``least`` is greatest in all.
+
+        Where a pose grew from the box of somebody in view, lies as expected, and nobody else is near, no evidence need be
+        weighed: there is enough of it even if all joints moved outwards as far as ``_NEARLY`` allows, and too little for
+        anybody at ``_ALONE``. So it is with most people in most frames.
+        """
         if not len(who) or not len(what):
             return who[:0], what[:0]
         own = (tracks.ids[who, None] == seen.ids[None, what]) & seen.own[None, what]
         here, there = tracks.bboxes[who], seen.bboxes[what]
-        apart = np.abs(_centers(there)[None] - _centers(here)[:, None]).max(axis=2)
-        rows, cols = np.nonzero((apart < 2 * _sizes(here)[:, None]) | own)
-        gain = _evidence(tracks, who[rows], seen, what[cols]) + _OWN_BONUS * own[rows, cols] - least
-        gains = np.zeros(own.shape, np.float32)
-        gains[rows, cols] = gain
+        apart = np.abs(_centers(there)[None] - _centers(here)[:, None]).max(axis=2) / _sizes(here)[:, None]
+        settled = own & _undisputed(own | (apart < _ALONE)) & tracks.visible[who, None]
+        rows, cols = settled.nonzero()
+        settled[rows, cols] = _as_expected(tracks, who[rows], seen, what[cols])
+        if settled.sum() == min(settled.shape):
+            rows, cols = settled.nonzero()
+            return who[rows], what[cols]
+        gains = settled.astype(np.float32)
+        rows, cols = ((own | (apart < 2)) & ~settled.any(axis=1)[:, None] & ~settled.any(axis=0)).nonzero()
+        gains[rows, cols] = _evidence(tracks, who[rows], seen, what[cols]) + _OWN_BONUS * own[rows, cols] - least
         rows, cols = match(gains, gains > 0)
         return who[rows], what[cols]
 
@@ -1032,9 +1045,10 @@ def _corrected(before: _Tracks, now: _Seen, step: np.float32) -> _Tracks:
     both = now.valid & (before.keypoints_unseen_s <= 1.5 * step) & ~recovered
     enough = both.sum(axis=1, keepdims=True) >= 2
     by_joints, agreement = _rigid_shift(before.keypoints, now.keypoints, both, sizes)
-    shift = np.where(enough, by_joints, _centers(now.bboxes) - _centers(before.bboxes))
-    agreement = np.where(enough[:, 0], agreement, 0.5)
-    elapsed = np.maximum(before.unseen_s, 0) + step
+    if not enough.all():
+        by_joints = np.where(enough, by_joints, _centers(now.bboxes) - _centers(before.bboxes))
+        agreement = np.where(enough[:, 0], agreement, 0.5)
+    shift, elapsed = by_joints, before.unseen_s + step
     share = 1 - np.exp(-elapsed / _VELOCITY_MEMORY_S)
     share = np.maximum(share, 1 / (before.hits + 1)) * agreement
     velocities = before.velocities + (share / elapsed)[:, None] * shift
@@ -1094,6 +1108,21 @@ def _median(values: Floats, valid: Bools) -> Floats:
     median: Floats = ranked[np.arange(len(values)), middle]
     median[~np.isfinite(median)] = 0
     return median
+
+
+def _undisputed(near: Bools) -> Bools:
+    """Return (N, M) which pairs have no other in their row and none in their column."""
+    undisputed: Bools = near & (near.sum(axis=1) == 1)[:, None] & (near.sum(axis=0) == 1)
+    return undisputed
+
+
+def _as_expected(tracks: _Tracks, rows: Rows, seen: _Seen, cols: Rows) -> Bools:
+    """Return (P,) whether each pose (column) has all its joints where they are expected of the track (row), or nearly."""
+    both = seen.valid[cols] & (tracks.keypoints_unseen_s[rows] < 0.5)
+    moved = np.abs(seen.keypoints[cols] - tracks.keypoints[rows]).max(axis=2)
+    near = (moved < _NEARLY * tracks.sizes[rows, None]) | ~both
+    as_expected: Bools = near.all(axis=1) & (both.sum(axis=1) >= 3)
+    return as_expected
 
 
 def _evidence(tracks: _Tracks, rows: Rows, seen: _Seen, cols: Rows) -> Floats:

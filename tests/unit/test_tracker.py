@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
+from rtmpose_infer import tracker as tracker_module
 from rtmpose_infer.errors import InputError, ShapeError
 from rtmpose_infer.results import Detections, Poses
 from rtmpose_infer.skeletons import load_skeleton
@@ -364,6 +365,40 @@ def test_two_people_who_cross_keep_their_ids() -> None:
     assert ids_over_time(results, lambda f: [standing(100 + 8 * f, 100, 130, 330)], 0) == {1}
     apart = [id_at(results[f], standing(900 - 8 * f, 110, 110, 280)) for f in (*range(40), *range(62, 100))]
     assert set(apart) == {2}
+
+
+@pytest.mark.parametrize("trembling", [0.0, 2.0, 15.0])
+def test_not_weighing_what_is_plain_changes_nothing(trembling: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    def play() -> list[Poses]:
+        random = np.random.default_rng(7)
+
+        def scene(frame: int) -> list[Person]:
+            people = [
+                standing(40 + 9 * frame),
+                standing(700 - 6 * frame),
+                standing(420),
+                standing(1000 - 2 * frame, 200),
+            ]
+            for person in people:
+                moved = person.keypoints + random.normal(0, trembling, (17, 2))
+                person.junk = dict(enumerate(map(tuple, moved.tolist())))
+            return people if frame % 17 else people[1:]
+
+        return Stage().play(scene, 90)
+
+    as_expected, plain = tracker_module._as_expected, []
+
+    def noted(*arguments: object) -> np.ndarray:
+        plain.append(as_expected(*arguments))
+        return plain[-1]
+
+    monkeypatch.setattr(tracker_module, "_as_expected", noted)
+    quick = play()
+    assert np.concatenate(plain).mean() > 0.5 if trembling < 15 else not np.concatenate(plain).any()
+    monkeypatch.setattr(tracker_module, "_as_expected", lambda _, rows, *__: np.zeros(len(rows), bool))
+    for one, other in zip(quick, play(), strict=True):
+        np.testing.assert_array_equal(one.track_ids, other.track_ids)
+        np.testing.assert_array_equal(one.bboxes, other.bboxes)
 
 
 def test_two_trackers_share_nothing() -> None:
