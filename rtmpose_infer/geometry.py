@@ -57,7 +57,7 @@ def check_boxes(bboxes: npt.ArrayLike, what: str = "bboxes") -> Floats:
         raise ShapeError(what, expected="(N, 4)", actual=array.shape, hint="One box is [[x1, y1, x2, y2]].")
     with np.errstate(over="ignore"):  # becomes infinite, which the next check names
         boxes = array.astype(np.float32)
-    bad = ~np.all(np.abs(boxes) < _LARGEST_COORDINATE, axis=1)  # NaN compares false, so it is caught too
+    bad = ~np.all(np.abs(boxes) <= _LARGEST_COORDINATE, axis=1)  # NaN compares false, so it is caught too
     if bad.any():
         row = int(np.flatnonzero(bad)[0])
         raise InputError(f"{what}: row {row} has a NaN, infinite or absurd coordinate: {boxes[row].tolist()}.")
