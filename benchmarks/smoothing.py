@@ -107,7 +107,7 @@ def main() -> None:
             jitter, error, moving, lag = np.nanmean(np.array(figures), axis=0)
             worse = int((np.array(figures)[:, 1] > raw[:, 1]).sum()) if name != "raw" else 0
             print(
-                f"| {noise:g} | {name} | {jitter:.2f} ({jitter / raw[:, 0].mean():.0%}) | {error:.2f} | {moving:.2f} | "
+                f"| {noise:g} | {name} | {jitter:.2f} ({jitter / np.nanmean(raw[:, 0]):.0%}) | {error:.2f} | {moving:.2f} | "
                 f"{lag:.2f} | {worse} of {len(figures)} |",
                 flush=True,
             )

@@ -226,7 +226,11 @@ class PosePipeline(Closing):
             InferenceError: A runtime failed; no stream's state has changed.
             ClosedError: The pipeline is closed.
         """
-        timestamps_s = timestamps_s or {}
+        check_option("frames", frames, "a mapping of streams to frames", fine=isinstance(frames, Mapping))
+        timestamps_s = {} if timestamps_s is None else timestamps_s
+        check_option(
+            "timestamps_s", timestamps_s, "a mapping of streams to seconds", fine=isinstance(timestamps_s, Mapping)
+        )
         self.check_open()
         with self._streams_lock:
             keys: list[Stream] = []
@@ -421,7 +425,8 @@ class _Stream:
         check_option("timestamp_s", timestamp_s, "a finite number of seconds", fine=is_number(timestamp_s))
         if last is not None and timestamp_s < last:
             raise InputError(
-                f"timestamp_s went back from {last:g} to {timestamp_s:g}; call reset() before a stream begins anew."
+                f"timestamp_s went back from {last:g} to {timestamp_s:g}; before a stream begins anew call reset(), or "
+                "leave() for one of track_many."
             )
         detections = None
         if bboxes_xyxy is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json as json_
 import math
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from enum import Enum
 from pathlib import Path
@@ -102,6 +103,7 @@ def pose(
         truth = load_annotations(annotations)
         if limit is not None:
             truth = truth.first(limit)
+        _check_pictures(truth, images)
         common: dict[str, Any] = {"backend": backend, "device": device, "threads": threads}
         estimate = PoseEstimator(pose, flip_test=flip_test, **common)
         detect = (
@@ -110,7 +112,7 @@ def pose(
         report = pose_report(truth, _estimated(truth, images, estimate, detect))
         _show_pose(report)
         names = {"pose": pose, "detector": None if detect is None else detector, "boxes": boxes.value}
-        settings = {"flip_test": estimate.spec.flip_test, "score_threshold": score_threshold}
+        settings = {"flip_test": estimate.spec.flip_test, "score_threshold": detect and score_threshold}
         _write(json, {"annotations": str(annotations), **names, **settings, **report.as_dict()})
 
 
@@ -154,6 +156,8 @@ def track(
         else:
             found, own_sigmas = _load_found(detections or Path())
         by_joints = _by_joints(similarity, sigmas, own_sigmas)
+        if video is not None or own_sigmas is not None:
+            _note_early_end(there, found, str(video or detections))
         there, found = _same_length(there, found)
         report = identity_report(there, found, threshold=threshold, sigmas=sigmas if by_joints else None)
         figures: dict[str, Any] = {"compared_by": "joints" if by_joints else "boxes", **report.as_dict()}
@@ -163,7 +167,7 @@ def track(
         elif own_sigmas is not None:
             figures["jitter_px"] = tracks_jitter(found)
         _show_figures(figures)
-        _write(json, {"truth": str(truth), "tracked": str(video or detections), "threshold": threshold, **figures})
+        _write(json, {"truth_file": str(truth), "tracked": str(video or detections), "threshold": threshold, **figures})
 
 
 @app.command()
@@ -192,6 +196,7 @@ def calibrate(
         if json is not None and json.resolve() == output.resolve():
             raise typer.BadParameter("the calibrated network goes there already", param_hint="--json")
         truth = load_annotations(annotations)
+        _check_pictures(truth, images)
         model = load_model_file(path, task="pose", **spec_fields(pose, path))
         with PoseEstimator(pose, backend=backend, device=device, threads=threads) as estimate:
             samples = calibration_samples(truth, _estimated(truth, images, estimate, None))
@@ -199,6 +204,16 @@ def calibrate(
         write_calibrated(model, calibration, output)
         _show_figures(report.as_dict())
         _write(json, {"annotations": str(annotations), "pose": pose, **report.as_dict(), **calibration.as_mapping()})
+
+
+def _check_pictures(truth: Annotations, images: Path) -> None:
+    """Find out before an hour of work whether every picture is there."""
+    absent = [name for name in truth.images.values() if not (images / name).is_file()]
+    if absent:
+        raise MediaError(
+            f"{images}: {len(absent)} of {len(truth.images)} annotated pictures are not there, such as {absent[0]}; "
+            "get them, or take them out of the annotations."
+        )
 
 
 def _estimated(
@@ -269,6 +284,17 @@ def _same_length(there: list[PeopleFrame], found: list[PeopleFrame]) -> tuple[li
     return there + [nobody] * (most - len(there)), found + [nobody_found] * (most - len(found))
 
 
+def _note_early_end(there: Sequence[PeopleFrame], found: Sequence[PeopleFrame], name: str) -> None:
+    """Say so where people count as missed because what was tracked ended before the truth."""
+    last = max((number for number, frame in enumerate(there, start=1) if len(frame.ids)), default=0)
+    if last > len(found):
+        typer.echo(
+            f"note: {name} has {len(found)} frames, the truth people until frame {last}; from frame {len(found) + 1} on "
+            "all count as missed.",
+            err=True,
+        )
+
+
 def _show_pose(report: PoseReport) -> None:
     console = Console()
     table = Table(box=None, pad_edge=False, header_style="bold")
@@ -306,6 +332,10 @@ def _check_output(path: Path | None, *inputs: str | Path | None) -> None:
         return
     if not path.resolve().parent.is_dir():
         raise MediaError(f"{path}: cannot be written: the folder does not exist.")
+    if path.is_dir():
+        raise MediaError(f"{path}: cannot be written: it is a folder.")
+    if not os.access(path if path.exists() else path.resolve().parent, os.W_OK):
+        raise MediaError(f"{path}: cannot be written: no permission.")
     with wrong_usage():
         refuse_to_replace(path, inputs)
 
@@ -313,6 +343,9 @@ def _check_output(path: Path | None, *inputs: str | Path | None) -> None:
 def _write(path: Path | None, figures: Mapping[str, Any]) -> None:
     if path is None:
         return
+    figures = {
+        name: None if isinstance(value, float) and math.isnan(value) else value for name, value in figures.items()
+    }
     try:
         path.write_text(json_.dumps(figures, indent=2) + "\n", encoding="utf-8")
     except OSError as error:

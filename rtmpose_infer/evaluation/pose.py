@@ -97,9 +97,16 @@ class Annotations:
         return found
 
     def first(self, count: int) -> Annotations:
-        """Return the first ``count`` pictures and their people."""
+        """Return the first ``count`` pictures and their people.
+
+        Raises:
+            InputError: Nobody is annotated in them.
+        """
         images = dict(list(self.images.items())[:count])
-        return replace(self, images=images, people=[p for p in self.people if p["image_id"] in images])
+        people = [p for p in self.people if p["image_id"] in images]
+        if not people:
+            raise InputError(f"{self.path}: nothing to judge: nobody is annotated in the first {count} pictures.")
+        return replace(self, images=images, people=people)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ Jitter and lag answer two different questions and are never merged: a filter can
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -81,7 +82,7 @@ class PeopleFrame:
 
 @dataclass(frozen=True)
 class IdentityReport:
-    """Identity figures of one sequence, or of several together.
+    """Identity figures of one sequence, or of several together; shares are NaN where truth has nobody to be found.
 
     Attributes:
         idf1: Harmonic mean of identity precision and recall (Ristani et al. 2016), 0 to 1.
@@ -126,7 +127,7 @@ class IdentityReport:
 
 @dataclass(frozen=True)
 class MotionReport:
-    """Steadiness and timeliness of joints against truth.
+    """Steadiness and timeliness of joints against truth; NaN where there is nothing to judge, as where nobody was found.
 
     Attributes:
         error_px: Root mean square distance from the truth.
@@ -198,12 +199,13 @@ def identity_report(
     clear = motrics.compute_clear_from_similarity(true_ids, found_ids, similarities, threshold)
     identity = motrics.compute_identity_from_similarity(true_ids, found_ids, similarities, threshold)
     hota = motrics.compute_hota_from_similarity(true_ids, found_ids, similarities)
+    known = 1.0 if clear.num_gt else math.nan
     return IdentityReport(
-        idf1=identity.idf1,
-        mota=clear.mota,
-        hota=hota.hota,
-        deta=hota.deta,
-        assa=hota.assa,
+        idf1=known * identity.idf1,
+        mota=known * clear.mota,
+        hota=known * hota.hota,
+        deta=known * hota.deta,
+        assa=known * hota.assa,
         id_switches=clear.num_switches,
         fragmentations=clear.frag,
         reused_ids=_reused(numbers, true_ids, found_ids, pairs),
@@ -211,7 +213,7 @@ def identity_report(
         false_alarms=clear.num_false_positives,
         truth=clear.num_gt,
         precision=clear.clr_pr,
-        recall=clear.clr_re,
+        recall=known * clear.clr_re,
         ids=len({i for ids in found_ids for i in ids}),
         people=len({i for ids in true_ids for i in ids}),
         frames=len(truth),
@@ -285,16 +287,16 @@ def _tracked(tracker: Tracker, poses: Poses, timestamp_s: float) -> Poses:
 def tracks_jitter(tracked: Sequence[PeopleFrame]) -> float:
     """Return the root mean square acceleration of the joints of everybody, in pixels per frame squared.
 
-    Only stretches of frames without a gap count.
+    Only stretches of frames without a gap count; NaN where there are none.
 
     Raises:
-        InputError: A frame has no joints.
+        InputError: A frame has people without joints.
     """
     places: dict[int, list[tuple[int, Floats]]] = {}
     for number, frame in enumerate(tracked):
-        if frame.keypoints is None:
+        if frame.keypoints is None and len(frame.ids):
             raise InputError("jitter needs joints; these people have only boxes.")
-        for person, joints in zip(frame.ids.tolist(), frame.keypoints, strict=True):
+        for person, joints in zip(frame.ids.tolist(), () if frame.keypoints is None else frame.keypoints, strict=True):
             places.setdefault(person, []).append((number, joints))
     squared: list[Floats] = []
     for steps in places.values():
@@ -304,7 +306,7 @@ def tracks_jitter(tracked: Sequence[PeopleFrame]) -> float:
             unbroken = (np.diff(numbers, 2) == 0) & (numbers[2:] - numbers[:-2] == 2)
             accelerations = (np.diff(joints, 2, axis=0)[unbroken] ** 2).sum(axis=-1)
             squared.append(accelerations[np.isfinite(accelerations)])
-    return _root_mean(np.concatenate(squared)) if squared else 0.0
+    return _root_mean(np.concatenate(squared)) if squared else math.nan
 
 
 def matched_motion_report(
@@ -339,7 +341,7 @@ def matched_motion_report(
 
 
 def keypoint_jitter(keypoints: Floats) -> float:
-    """Return the root mean square acceleration of joints, in pixels per frame squared.
+    """Return the root mean square acceleration of joints, in pixels per frame squared; NaN where none is known.
 
     Args:
         keypoints: (T, ..., 2) places over T frames; NaN where unknown, and what touches it does not count.
@@ -349,14 +351,15 @@ def keypoint_jitter(keypoints: Floats) -> float:
     """
     squared = (np.diff(np.asarray(keypoints, np.float64), 2, axis=0) ** 2).sum(axis=-1)
     known = np.isfinite(squared)
-    return float(np.sqrt(squared[known].mean())) if known.any() else 0.0
+    return _root_mean(squared[known])
 
 
 def keypoint_lag(truth: Floats, estimate: Floats, *, moving: Bools | None = None) -> float:
     """Return by how many frames an estimate trails the truth: the delay at which both agree best.
 
     The delay that minimises the squared distance between ``estimate[t]`` and ``truth[t − delay]``, found exactly for a
-    truth that moves straight between frames; between −2 and 15, over fewer than 19 frames between −2 and 2.
+    truth that moves straight between frames; between −2 and 15, over fewer than 19 frames between −2 and 2. NaN where
+    nothing can be compared.
 
     Args:
         truth: (T, ..., 2) places over T frames, NaN where unknown.
@@ -374,7 +377,7 @@ def keypoint_lag(truth: Floats, estimate: Floats, *, moving: Bools | None = None
         first, last = min(3, frames), max(frames - 2, 0)
     finite = np.asarray(np.isfinite(estimate).all(axis=-1))
     known = finite if moving is None else moving & finite
-    best_cost, best_lag = np.inf, 0.0
+    best_cost, best_lag = np.inf, math.nan
     for whole in range(-2, first - 1):
         near, far = truth[first - whole : last - whole], truth[first - whole - 1 : last - whole - 1]
         chosen = known[first:last] & np.isfinite(near).all(axis=-1) & np.isfinite(far).all(axis=-1)
@@ -415,7 +418,7 @@ def motion_report(truth: Floats, estimate: Floats, *, sizes_px: Floats, moving_s
 
 
 def _root_mean(squared: Floats) -> float:
-    return float(np.sqrt(squared.mean())) if squared.size else 0.0
+    return float(np.sqrt(squared.mean())) if squared.size else math.nan
 
 
 def _reused(

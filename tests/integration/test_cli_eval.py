@@ -79,9 +79,10 @@ def test_a_picture_that_is_missing_ends_with_its_name(
     networks: list[str], annotations: list[str], tmp_path: Path
 ) -> None:
     (tmp_path / "1.png").unlink()
+    (tmp_path / "pose.onnx").unlink()  # is found out before any network is looked for
     outcome = run("pose", *annotations, *networks)
     assert outcome.exit_code == 1
-    assert "1.png" in outcome.output
+    assert "1 of 3 annotated pictures are not there, such as 1.png" in outcome.output
 
 
 def test_a_calibrated_copy_that_is_no_onnx_file_is_refused_before_any_work(tmp_path: Path) -> None:
@@ -142,6 +143,23 @@ def figures_of(outcome: Result, path: Path) -> dict[str, Any]:
     return figures
 
 
+def test_figures_name_both_files_and_frames_beyond_the_end_are_told(tmp_path: Path) -> None:
+    truth, result, out = mot(tmp_path / "gt.txt", [1]), recorded(tmp_path / "r.json", frames=4), tmp_path / "o.json"
+    outcome = run("track", "--truth", truth, "--detections", result, "--json", out)
+    figures = figures_of(outcome, out)
+    assert (figures["truth_file"], figures["tracked"], figures["truth"]) == (str(truth), str(result), 10)
+    assert "r.json has 4 frames, the truth people until frame 10" in " ".join(outcome.output.split())
+    longer = run("track", "--truth", truth, "--detections", recorded(tmp_path / "long.json"))
+    assert "note" not in longer.output
+
+
+def test_a_recording_of_no_frames_is_judged_and_its_motion_is_unknown(tmp_path: Path) -> None:
+    truth, result, out = mot(tmp_path / "gt.txt", [1]), recorded(tmp_path / "r.json", frames=1), tmp_path / "o.json"
+    result.write_text(json.dumps({**json.loads(result.read_text()), "frames": []}))
+    figures = figures_of(run("track", "--truth", truth, "--detections", result, "--json", out), out)
+    assert (figures["misses"], figures["jitter_px"]) == (10, None)
+
+
 def test_a_tracking_result_in_a_text_file(tmp_path: Path) -> None:
     truth, result = mot(tmp_path / "gt.txt", [1, 2]), mot(tmp_path / "result.txt", [7], shift=2)
     out = tmp_path / "figures.json"
@@ -163,10 +181,10 @@ def test_detections_without_identity_are_tracked_first(tmp_path: Path) -> None:
     assert (figures["idf1"], figures["ids"]) == (1, 2)
 
 
-def recorded(path: Path, *, late: int = 0, tracked: bool = True) -> Path:
-    """Write forty frames in which the light goes round, seen ``late`` frames late."""
+def recorded(path: Path, *, late: int = 0, tracked: bool = True, frames: int = 40) -> Path:
+    """Write frames in which the light goes round, seen ``late`` frames late."""
     writer = NativeWriter(path)
-    for index in range(40):
+    for index in range(frames):
         x, y = place_of(index - late)
         joints = np.full((1, 17, 2), (x, y), np.float32) + np.linspace(-9, 9, 17, dtype=np.float32)[None, :, None]
         box = np.array([[x - 14, y - 14, x + 14, y + 14]], np.float32)
@@ -221,6 +239,7 @@ def test_a_video_is_tracked(networks: list[str], tmp_path: Path) -> None:
         (["--detections", "absent.txt"], "absent.txt", 1),
         (["--detections", "{truth}", "--similarity", "joints"], "boxes alone", 1),
         (["--detections", "{truth}", "--json", "nowhere/o.json"], "folder does not exist", 1),
+        (["--detections", "absent.txt", "--json", "."], "it is a folder", 1),
         (["--detections", "{truth}", "--json", "{truth}"], "is an input already", 2),
     ],
 )

@@ -341,6 +341,17 @@ def test_one_bad_stream_is_named_and_changes_nobodys_state(bad, time_s, place):
         assert all(same(found[key], expected[key]) for key in good)
 
 
+def test_frames_or_times_that_name_no_stream_are_refused_in_words():
+    pipeline = painted_pipeline().pipeline
+    with pytest.raises(InputError, match="frames must be a mapping of streams to frames"):
+        pipeline.track_many([paint({})])
+    with pytest.raises(InputError, match="timestamps_s must be a mapping of streams to seconds"):
+        pipeline.track_many({"a": paint({})}, timestamps_s=[1.0])
+    pipeline.track_many({"a": paint({})}, timestamps_s={"a": 1.0})
+    with pytest.raises(InputError, match=r"leave\(\)"):
+        pipeline.track_many({"a": paint({})}, timestamps_s={"a": 0.0})
+
+
 def test_a_stream_whose_first_frame_is_bad_has_not_joined():
     pipeline = painted_pipeline().pipeline
     with pytest.raises(InputError):

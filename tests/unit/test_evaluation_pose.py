@@ -231,6 +231,12 @@ def test_the_first_pictures_bring_their_people_only(tmp_path: Path) -> None:
     assert len(truth.people) == 2
 
 
+def test_first_pictures_without_anybody_are_nothing_to_judge(tmp_path: Path) -> None:
+    truth = load_annotations(write(tmp_path, [person(1, somebody())], images=2))
+    with pytest.raises(InputError, match="nobody is annotated in the first 1 pictures"):
+        truth.first(1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -119,7 +121,7 @@ def test_jitter_is_the_acceleration_of_noise_and_nothing_on_a_straight_path() ->
     noise = np.random.default_rng(0).normal(0, 1, (5000, 1, 2))
     assert keypoint_jitter(noise) == pytest.approx(np.sqrt(12), rel=0.05)
     assert keypoint_jitter(np.arange(20.0)[:, None] * [3, 4]) == pytest.approx(0, abs=1e-9)
-    assert keypoint_jitter(np.full((9, 2), np.nan)) == 0
+    assert math.isnan(keypoint_jitter(np.full((9, 2), np.nan)))
 
 
 def test_a_gap_in_a_track_is_no_jitter() -> None:
@@ -160,6 +162,19 @@ def test_matched_motion_follows_a_person_through_a_change_of_id() -> None:
     report = matched_motion_report(truth, found, sigmas=SIGMAS)
     assert report.lag_frames == pytest.approx(1, abs=0.05)
     assert report.error_px == pytest.approx(np.hypot(5, 2), rel=1e-6)
+
+
+def test_nobody_found_is_no_faultless_motion() -> None:
+    there = PeopleFrame(np.array([1]), np.array([[0.0, 0, 50, 100]]), np.zeros((1, len(SIGMAS), 2)))
+    report = matched_motion_report([there] * 9, [PeopleFrame.empty(there)] * 9, sigmas=SIGMAS)
+    assert all(math.isnan(value) for value in report.as_dict().values())
+    assert math.isnan(tracks_jitter([people()] * 9))
+
+
+def test_truth_without_anybody_leaves_false_alarms_and_no_shares() -> None:
+    report = identity_report([people()] * 5, [people((1, 0))] * 5)
+    assert (report.false_alarms, report.misses, report.truth) == (5, 0, 0)
+    assert all(math.isnan(value) for value in (report.idf1, report.mota, report.hota, report.recall))
 
 
 def test_recorded_poses_of_single_frames_become_one_stream() -> None:
