@@ -55,9 +55,7 @@ class Display:
         self._progress.start()
         for stream in self._streams:
             total = None if stream.source.is_live else stream.source.frame_count
-            task = self._progress.add_task(
-                stream.source.name, total=total, frames="?" if total is None else total, people=0
-            )
+            task = self._progress.add_task(stream.label, total=total, frames="?" if total is None else total, people=0)
             self._tasks.append(task)
         return self
 
@@ -74,7 +72,7 @@ class Display:
             self._progress.update(self._tasks[stream], completed=done.frames, people=people)
         if self._window is None:
             return True
-        return self._window.show({s.source.name: s.output.drawn for s in self._streams})
+        return self._window.show({s.label: s.output.drawn for s in self._streams})
 
 
 class Window:
@@ -122,10 +120,10 @@ def summarise(streams: Sequence[Stream], backends: Mapping[str, BackendInfo], co
             notes.append(f"{_count(stream.source.skipped_frames, 'undecodable frame')} skipped")
         if stream.source.damaged_frames:
             notes.append(_count(stream.source.damaged_frames, "damaged frame"))
-        console.print(f"{stream.source.name}: {', '.join(notes)}", soft_wrap=True, markup=False)
+        console.print(f"{stream.label}: {', '.join(notes)}", soft_wrap=True, markup=False)
         if isinstance(stream.source, PictureSource) and stream.is_tracked and len(stream.sizes_wh) > 1:
             console.print(
-                f"{stream.source.name}: pictures of {len(stream.sizes_wh)} sizes were followed like a film; "
+                f"{stream.label}: pictures of {len(stream.sizes_wh)} sizes were followed like a film; "
                 "if they are unrelated, use --no-tracking",
                 soft_wrap=True,
                 markup=False,

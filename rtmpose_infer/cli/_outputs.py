@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rtmpose_infer.results import Poses
     from rtmpose_infer.video import FrameWriter
 
+_FILE_SUFFIXES = {".m4v", ".mov", ".mp4", ".json", ".csv", *PICTURE_SUFFIXES}
+
 __all__ = ["TrackOptions", "is_single_picture", "open_outputs"]
 
 
@@ -166,6 +168,10 @@ def _placed(path: Path | None, name: str, *, several: bool, is_folder: bool) -> 
     if path is None:
         return None
     if several:
+        if path.suffix.lower() in _FILE_SUFFIXES and not path.is_dir():
+            raise InputError(
+                f"{path}: is the name of one file, but there are several inputs; name a folder for theirs."
+            )
         try:
             path.mkdir(parents=True, exist_ok=True)
         except OSError as error:

@@ -215,6 +215,7 @@ class Stream:
     Attributes:
         source: Where frames come from.
         output: Where results go.
+        label: What the user knows it by, different from the other streams'; by default the source's name.
         frames: Frames tracked.
         track_ids: All people followed.
         is_tracked: People are followed from frame to frame.
@@ -228,6 +229,7 @@ class Stream:
 
     source: FrameSource
     output: Output
+    label: str = ""
     frames: int = 0
     track_ids: set[int] = field(default_factory=set)
     is_tracked: bool = False
@@ -237,6 +239,9 @@ class Stream:
     dropped_frames: int = 0
     failure: RtmposeInferError | None = None
     expected_frames: int | None = None
+
+    def __post_init__(self) -> None:
+        self.label = self.label or self.source.name
 
 
 class Watcher(Protocol):

@@ -182,7 +182,7 @@ def run_track(sources: Sequence[FrameSource], options: TrackOptions, *, inputs: 
             opened.callback(output.close)
         pipeline = opened.enter_context(_pipeline(options))
         _check_format(options, pipeline)
-        streams = [Stream(source, output) for source, output in zip(sources, outputs, strict=True)]
+        streams = [Stream(*each) for each in zip(sources, outputs, _labels(sources, inputs), strict=True)]
         alone = {i for i, source in enumerate(sources) if not options.tracking or is_single_picture(source)}
         step = partial(_poses, pipeline, config, alone)
         console = Console(stderr=True, highlight=False)
@@ -223,7 +223,8 @@ def _track_offline(
             work_dir=work_dir,
             console=console,
         )
-        summarise([stream], pipeline.describe(), console)
+        if stream.frames or report.failure is None:
+            summarise([stream], pipeline.describe(), console)
     _exit([stream], report)
 
 
@@ -278,11 +279,27 @@ def _tracker_config(options: TrackOptions) -> TrackerConfig:
     return TrackerConfig(**config)
 
 
+def _labels(sources: Sequence[FrameSource], inputs: Sequence[str]) -> list[str]:
+    """Return the names, and for files that share one the inputs as they were given; no two are the same."""
+    names = [source.name for source in sources]
+    texts = [
+        name if source.is_live or names.count(name) == 1 else text  # an address may hold a password
+        for source, name, text in zip(sources, names, inputs or names, strict=True)
+    ]
+    numbers = [texts[: i + 1].count(text) for i, text in enumerate(texts)]
+    return [text if number == 1 else f"{text} ({number})" for text, number in zip(texts, numbers, strict=True)]
+
+
 def _exit(streams: Sequence[Stream], report: RunReport) -> None:
-    failures = [failure for failure in (report.failure, *(stream.failure for stream in streams)) if failure is not None]
-    for failure in dict.fromkeys(failures):
-        typer.echo(f"error: {' '.join(str(failure).split())}", err=True)
-    if failures:
+    messages = [] if report.failure is None else [str(report.failure)]
+    for stream in streams:
+        if stream.failure is not None and stream.failure is not report.failure:
+            message = str(stream.failure)
+            own = f"{stream.source.name}: "
+            messages.append(f"{stream.label}: {message.removeprefix(own)}" if message.startswith(own) else message)
+    for message in dict.fromkeys(messages):
+        typer.echo(f"error: {' '.join(message.split())}", err=True)
+    if messages:
         raise typer.Exit(FAILED)
     if report.interrupted:
         typer.echo(f"interrupted; {report.left}", err=True)

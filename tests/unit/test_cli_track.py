@@ -206,6 +206,23 @@ class TestOutputs:
         (only,) = pipeline.instances
         assert only.batches == [{0, 1}] * 10 + [{1}] * 4
 
+    def test_inputs_of_one_name_are_told_apart_as_they_were_given(self, run, video, tmp_path):
+        (tmp_path / "b").mkdir()
+        cut = tmp_path / "b" / "film.mp4"
+        cut.write_bytes(video.read_bytes()[: video.stat().st_size * 7 // 10])
+        other = make_video(tmp_path / "other.mp4")
+        result = run(video, "b/film.mp4", video, other, "--json", "out")
+        lines = result.output.splitlines()
+        for label in (f"{video}: 10 frames", f"{video} (2): 10 frames", "b/film.mp4: ", "other.mp4: 10 frames"):
+            assert sum(line.startswith(label) for line in lines) == 1, result.output
+        assert "error: b/film.mp4: ends too early" in result.output
+
+    @pytest.mark.parametrize("option", [["-o", "a.mp4"], ["--json", "a.json"], ["--csv", "a.CSV"]])
+    def test_one_file_for_several_inputs_is_refused(self, run, video, pipeline, option):
+        result = run(video, video, *option)
+        assert (result.exit_code, pipeline.instances, Path(option[1]).exists()) == (2, [], False)
+        assert "several inputs; name a folder" in " ".join(result.output.split())
+
     def test_picture_becomes_a_picture_without_ids(self, run, tmp_path):
         cv2.imwrite(str(tmp_path / "a.png"), np.full((64, 96, 3), 90, np.uint8))
         assert run("a.png", "-o", "o.png", "--json", "o.json").exit_code == 0
