@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import chain
+from types import SimpleNamespace
 
 import pytest
 
@@ -26,10 +27,12 @@ class Squares:
         self.others: list[int] = []
         self.held = threading.Semaphore(0)
         self.go_on = threading.Event()
+        self.meanwhile: Callable[[], object] = lambda: None
 
     def __call__(self, numbers: Sequence[int], others: int) -> list[int]:
         self.batches.append(list(numbers))
         self.others.append(others)
+        self.meanwhile()
         if 0 in numbers:
             self.held.release()
             assert self.go_on.wait(PATIENCE_S)
@@ -51,17 +54,30 @@ def gathered(
     others = []
     for count, number in enumerate(numbers, 1):
         others.append(pool.submit(together, number))
-        until = time.monotonic() + PATIENCE_S
-        while len(together._waiting) < count:
-            assert time.monotonic() < until
-            time.sleep(0.001)
+        comes_true(lambda count=count: len(together._waiting) >= count)
     squares.go_on.set()
     return [first, *others]
+
+
+def comes_true(condition: Callable[[], bool]) -> None:
+    until = time.monotonic() + PATIENCE_S
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.001)
 
 
 @pytest.fixture
 def squares() -> Squares:
     return Squares()
+
+
+@pytest.fixture
+def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Let so many seconds pass on the batcher's clock."""
+    passed = [0.0]
+    clock = SimpleNamespace(perf_counter=lambda: time.perf_counter() + sum(passed))
+    monkeypatch.setattr(module, "time", clock)
+    return passed.append
 
 
 @pytest.fixture
@@ -112,6 +128,91 @@ def test_who_has_waited_longest_is_next(squares: Squares, pool) -> None:
     answers = gathered(pool, batcher(squares, batch_size=1), squares, *range(1, 7))
     assert [answer.result(PATIENCE_S) for answer in answers] == [number**2 for number in range(7)]
     assert squares.batches == [[number] for number in range(7)]
+
+
+def test_who_comes_when_a_turn_is_free_goes_before_those_who_wait_eight_times_in_a_row_and_no_more(
+    squares: Squares, pool
+) -> None:
+    waiting = []
+
+    def limits() -> Limits:  # for the one who waits no turn is ever free
+        return Limits(1 if threading.get_ident() in waiting or squares.go_on.is_set() else 2, 1)
+
+    together = DynamicBatcher(squares, limits)
+    for _ in range(2):
+        squares.go_on.clear()
+        first = pool.submit(together, 0)
+        assert squares.held.acquire(timeout=PATIENCE_S)
+        longest = pool.submit(lambda: waiting.append(threading.get_ident()) or together(10))
+        comes_true(lambda: len(together._waiting) == 1)
+        assert [together(number) for number in range(1, 9)] == [number**2 for number in range(1, 9)]
+        ninth = pool.submit(together, 9)
+        comes_true(lambda ninth=ninth: len(together._waiting) == 2 or ninth.done())
+        squares.go_on.set()
+        assert [answer.result(PATIENCE_S) for answer in (first, longest, ninth)] == [0, 100, 81]
+        waiting.clear()
+    assert squares.batches == [[number] for number in (*range(9), 10, 9)] * 2
+
+
+def test_a_batch_waits_for_the_one_just_answered_where_somebody_else_had_waited(
+    squares: Squares, pool, later: Callable[[float], None]
+) -> None:
+    squares.meanwhile = lambda: later(2000)
+    together = batcher(squares)
+    first, second = gathered(pool, together, squares, 1)
+    assert first.result(PATIENCE_S) == 0
+    comes_true(lambda: together._gathering is not None)
+    assert together(2) == 4
+    assert second.result(PATIENCE_S) == 1
+    assert squares.batches == [[0], [1, 2]]
+
+
+def test_a_batch_waits_for_all_of_the_last_one_who_come_back_one_by_one(
+    squares: Squares, pool, later: Callable[[float], None]
+) -> None:
+    squares.meanwhile = lambda: later(2000)
+    together = batcher(squares, batch_size=2)
+    answers = gathered(pool, together, squares, 1, 2)
+    assert [answer.result(PATIENCE_S) for answer in answers] == [0, 1, 4]
+    third = pool.submit(together, 3)
+    comes_true(lambda: together._gathering is not None)
+    assert together(4) == 16
+    assert third.result(PATIENCE_S) == 9
+    assert squares.batches == [[0], [1, 2], [3, 4]]
+
+
+def test_time_spent_in_the_queue_does_not_count_as_time_that_a_batch_took(
+    squares: Squares, pool, later: Callable[[float], None]
+) -> None:
+    together = batcher(squares, batch_size=2)
+    squares.meanwhile = lambda: 0 in squares.batches[-1] and later(2000)
+    answers = gathered(pool, together, squares, 1, 2)
+    assert [answer.result(PATIENCE_S) for answer in answers] == [0, 1, 4]
+    assert pool.submit(together, 3).result(PATIENCE_S) == 9  # nobody comes, and nobody is waited for
+
+
+def test_who_does_not_come_back_is_waited_for_no_longer_than_a_share_of_the_last_batchs_time(
+    squares: Squares, pool, later: Callable[[float], None]
+) -> None:
+    squares.meanwhile = lambda: later(13)
+    answers = gathered(pool, batcher(squares), squares, 1)
+    assert [answer.result(PATIENCE_S) for answer in answers] == [0, 1]
+    assert squares.batches == [[0], [1]]
+
+
+def test_who_was_to_be_answered_by_an_interrupted_thread_keeps_the_place_in_the_queue(pool) -> None:
+    class Interrupted(Squares):
+        def __call__(self, numbers: Sequence[int], others: int) -> list[int]:
+            answer = super().__call__(numbers, others)
+            if 1 in numbers:
+                raise KeyboardInterrupt
+            return answer
+
+    squares = Interrupted()
+    first, bad, *answers = gathered(pool, batcher(squares, batch_size=2), squares, 1, 2, 3, 4)
+    assert isinstance(bad.exception(PATIENCE_S), KeyboardInterrupt)
+    assert [answer.result(PATIENCE_S) for answer in (first, *answers)] == [0, 4, 9, 16]
+    assert squares.batches == [[0], [1, 2], [2, 3], [4]]
 
 
 def test_an_error_reaches_the_one_whose_it_is(squares: Squares, pool) -> None:
@@ -186,11 +287,14 @@ class Interrupt:
                 raise KeyboardInterrupt
 
 
+@pytest.mark.parametrize("batch_size", [1, 8])
 @pytest.mark.parametrize("waits", [False, True], ids=["at once", "after waiting"])
-def test_wherever_a_call_is_interrupted_it_leaves_no_turn_taken_and_no_place_in_the_queue(waits: bool, pool) -> None:
+def test_wherever_a_call_is_interrupted_it_leaves_no_turn_taken_and_no_place_in_the_queue(
+    waits: bool, batch_size: int, pool
+) -> None:
     for number in range(1, 1000):
         squares = Squares()
-        together = batcher(squares, batch_size=1)
+        together = batcher(squares, batch_size=batch_size)
         if waits:
             held = pool.submit(together, 0)
             assert squares.held.acquire(timeout=PATIENCE_S)
