@@ -333,7 +333,8 @@ class VideoFileSource(FrameSource):
         self.name = without_credentials(text) if is_network else Path(text).name
         self._label = self.name if is_network else text
         # The explicit protocol keeps a file called "concat:…" a file.
-        url = text if is_network else f"file:{text}"
+        # FFmpeg knows schemes in small letters only.
+        url = scheme + text[len(scheme) :] if is_network else f"file:{text}"
         options = {"protocol_whitelist": _STREAM_PROTOCOLS[scheme] if is_network else "file"}
         if scheme.startswith("rtsp"):
             # Not "nobuffer": it throws away what was read to find out the format, and with it the only key frame for
@@ -378,7 +379,8 @@ class VideoFileSource(FrameSource):
         rates = (stream.average_rate, stream.guessed_rate)
         self.frame_rate = next((float(rate) for rate in rates if rate and rate <= _HIGHEST_RATE), None)
         self._expected_s, self._tolerance_s = self._expected_duration(formats)
-        self.is_live = real_time or (is_network and self._expected_s is None)
+        # A GIF states no length, but has an end.
+        self.is_live = real_time or (is_network and self._expected_s is None and "gif" not in formats)
         self._times_are_arrivals = self.is_live and bool(formats & _TIMELESS_FORMATS)
         if stream.frames:
             self.frame_count = int(stream.frames)

@@ -19,6 +19,9 @@ from rtmpose_infer.dynamic_batching import DynamicBatcher, Limits
 PATIENCE_S = 60
 
 
+class NoSquareError(Exception): ...
+
+
 class Squares:
     """Squares numbers; holds a batch with 0 in it until told otherwise, and fails at a batch with a negative number."""
 
@@ -37,7 +40,7 @@ class Squares:
             self.held.release()
             assert self.go_on.wait(PATIENCE_S)
         if min(numbers) < 0:
-            raise ValueError(f"no root of {min(numbers)}")
+            raise NoSquareError(f"no root of {min(numbers)}")
         return [number**2 for number in numbers]
 
 
@@ -181,6 +184,13 @@ def test_a_batch_waits_for_all_of_the_last_one_who_come_back_one_by_one(
     assert squares.batches == [[0], [1, 2], [3, 4]]
 
 
+def test_a_batch_that_is_full_waits_for_nobody(squares: Squares, pool, later: Callable[[float], None]) -> None:
+    squares.meanwhile = lambda: 0 in squares.batches[-1] and later(2000)
+    answers = gathered(pool, batcher(squares, batch_size=2), squares, 1, 2, 3, 4)
+    assert [answer.result(PATIENCE_S) for answer in answers] == [0, 1, 4, 9, 16]
+    assert squares.batches == [[0], [1, 2], [3, 4]]
+
+
 def test_time_spent_in_the_queue_does_not_count_as_time_that_a_batch_took(
     squares: Squares, pool, later: Callable[[float], None]
 ) -> None:
@@ -218,14 +228,14 @@ def test_who_was_to_be_answered_by_an_interrupted_thread_keeps_the_place_in_the_
 def test_an_error_reaches_the_one_whose_it_is(squares: Squares, pool) -> None:
     first, good, bad, fine = gathered(pool, batcher(squares), squares, 2, -1, 3)
     assert [answer.result(PATIENCE_S) for answer in (first, good, fine)] == [0, 4, 9]
-    with pytest.raises(ValueError, match="no root of -1"):
+    with pytest.raises(NoSquareError, match="no root of -1"):
         bad.result(PATIENCE_S)
     assert squares.batches == [[0], [2, -1, 3], [2], [-1], [3]]
 
 
 def test_after_an_error_alone_the_next_call_is_answered(squares: Squares) -> None:
     together = batcher(squares)
-    with pytest.raises(ValueError, match="no root"):
+    with pytest.raises(NoSquareError, match="no root"):
         together(-3)
     assert together(4) == 16
 

@@ -6,15 +6,20 @@ import functools
 import http.server
 import importlib
 import math
+import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
+from zlib import crc32
 
 import cv2
 import numpy as np
@@ -22,6 +27,7 @@ import pytest
 
 from rtmpose_infer.errors import BackendUnavailableError, DTypeError, InputError, MediaError, ShapeError
 from rtmpose_infer.video import (
+    CameraSource,
     Frame,
     FrameSource,
     LatestFrameSource,
@@ -29,6 +35,7 @@ from rtmpose_infer.video import (
     PictureWriter,
     VideoFileSource,
     VideoWriter,
+    live,
     load_picture,
     open_source,
     open_writer,
@@ -58,7 +65,9 @@ def make_video(
     with av.open(str(path), "w", options=options or {}) as container:
         stream = container.add_stream(codec, rate=rate)
         stream.height, stream.width = images[0].shape[:2]
-        stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p", "rawvideo": "bgr24"}.get(codec, "yuv420p")
+        stream.pix_fmt = {"gif": "rgb8", "mjpeg": "yuvj420p", "rawvideo": "bgr24", "flashsv": "bgr24"}.get(
+            codec, "yuv420p"
+        )
         if codec != "gif":
             stream.codec_context.time_base = Fraction(1, 1000) if codec != "mpeg4" else Fraction(1, rate)
         if rotation:
@@ -90,21 +99,34 @@ def levels(frames: list[Frame]) -> list[float]:
     return [float(frame.image.mean()) for frame in frames]
 
 
+@pytest.fixture
+def without_pyav(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = importlib.import_module
+
+    def without_av(name: str, package: str | None = None) -> object:
+        if name == "av":
+            raise ImportError("No module named 'av'")
+        return real(name, package)
+
+    monkeypatch.setattr(importlib, "import_module", without_av)
+
+
 class ListedSource(FrameSource):
     """A live source whose frames are released one by one by the test."""
 
     is_live = True
     name = "listed"
 
-    def __init__(self, frames: list[Frame], gate: Callable[[int], None], failure: Exception | None = None) -> None:
+    def __init__(self, frames: Iterable[Frame], gate: Callable[[int], None], failure: Exception | None = None) -> None:
         self._frames, self._gate, self._failure = frames, gate, failure
         self.closed_by: str | None = None
 
     def __iter__(self) -> Iterator[Frame]:
-        for i, frame in enumerate(self._frames):
-            self._gate(i)
+        count = 0
+        for count, frame in enumerate(self._frames, 1):
+            self._gate(count - 1)
             yield frame
-        self._gate(len(self._frames))
+        self._gate(count)
         if self._failure is not None:
             raise self._failure
 
@@ -215,8 +237,27 @@ class TestPictures:
             b"MM\0*\0\0\0\x08\0\x02" + b"\x01\0\0\x03\0\0\0\x01\x75\x30\0\0" + b"\x01\x01\0\x04\0\0\0\x01\0\0\x75\x30",
             b"\xff\x4f\xff\x51\0\x2f\0\0" + b"\0\0\x75\x31" * 2 + b"\0\0\0\x01" * 2,
             b"P6 # of 1 1\n30000\n#\n30000 255\n",
+            b"\xff\xd8\xff\xc4\0\x13" + bytes(17) + b"\xff\xc0\0\x11\x08\x75\x30\x75\x30\x03",
+            b"\xff\xd8\xff\xd0\xff\xc0\0\x11\x08\x75\x30\x75\x30\x03",
+            b"BM" + bytes(16) + b"\x30\x75\0\0" + (-30000).to_bytes(4, "little", signed=True),
+            (
+                b"II+\0\x08\0\0\0\x10\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0"
+                b"\0\x01\x10\0\x01\0\0\0\0\0\0\0\x30\x75\0\0\0\0\0\0"
+                b"\x01\x01\x04\0\x01\0\0\0\0\0\0\0\x30\x75\0\0\0\0\0\0"
+            ),
         ],
-        ids=["jpeg with filling", "webp", "tiff", "tiff, big-endian", "jpeg 2000", "ppm"],
+        ids=[
+            "jpeg with filling",
+            "webp",
+            "tiff",
+            "tiff, big-endian",
+            "jpeg 2000",
+            "ppm",
+            "jpeg with tables first",
+            "jpeg with a lone mark",
+            "bmp from the top",
+            "big tiff",
+        ],
     )
     def test_bombs_of_other_forms_are_refused_too(self, tmp_path, header):
         (tmp_path / "bomb.jpg").write_bytes(header + bytes(100))
@@ -228,6 +269,56 @@ class TestPictures:
         lossless = [cv2.IMWRITE_WEBP_QUALITY, 101] if name == "lossless.webp" else []
         cv2.imwrite(str(tmp_path / name), grey(90, width=70, height=48), lossless)
         assert sources._claimed_size((tmp_path / name).read_bytes()) == (70, 48)
+
+    @pytest.mark.parametrize(
+        ("sides", "words"), [((1 << 21, 1), "cannot decode"), ((300, 2), "300×2 pixels are refused")]
+    )
+    def test_picture_too_large_is_refused_though_its_header_is_not_known_here(
+        self, tmp_path, monkeypatch, sides, words
+    ):
+        monkeypatch.setattr(sources, "MAX_FRAME_PIXELS", 599)
+        pam = b"P7\nWIDTH %d\nHEIGHT %d\nDEPTH 3\nMAXVAL 255\nTUPLTYPE RGB\nENDHDR\n" % sides
+        (tmp_path / "a.png").write_bytes(pam + bytes(1800))
+        with pytest.raises(MediaError, match=words):
+            load_picture(tmp_path / "a.png")
+
+    def test_picture_as_large_as_the_limit_is_not_refused(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(sources, "MAX_FRAME_PIXELS", 64 * 48)
+        cv2.imwrite(str(tmp_path / "a.png"), grey(9))
+        assert load_picture(tmp_path / "a.png").shape == (48, 64, 3)
+
+    def test_folder_has_the_size_of_its_first_picture_and_hidden_files_are_left_out(self, tmp_path):
+        for name, width in {"1.png": 64, "2.png": 32, "._1.png": 16}.items():
+            cv2.imwrite(str(tmp_path / name), grey(9, width=width))
+        source = open_source(tmp_path)
+        assert source.size_wh is None
+        assert [frame.name for frame in source] == ["1.png", "2.png"]
+        assert source.size_wh == (64, 48)
+
+    def test_order_of_a_folder_is_plain_also_where_numbers_are_equal_or_odd(self, tmp_path):
+        names = ["001.png", "01.png", "1.png", "1².png", "2.png"]
+        for name in names[::-1]:
+            (tmp_path / name).write_bytes(cv2.imencode(".png", grey(9))[1].tobytes())
+        assert [frame.name for frame in open_source(tmp_path)] == names
+
+    def test_folder_without_a_picture_that_can_be_read_says_why(self, tmp_path):
+        for name in ("1.png", "2.png"):
+            (tmp_path / name).write_bytes(b"hello")
+        with pytest.raises(MediaError, match=r"2\.png: not a picture"):
+            list(open_source(tmp_path))
+
+    def test_one_picture_and_the_current_folder_have_names_and_the_given_rate(self, tmp_path, monkeypatch):
+        cv2.imwrite(str(tmp_path / "a.png"), grey(9))
+        monkeypatch.chdir(tmp_path)
+        for path, name in {"a.png": "a.png", ".": tmp_path.name}.items():
+            source = open_source(path, picture_rate=7)
+            assert (source.name, source.frame_rate) == (name, 7)
+
+    @pytest.mark.parametrize("name", ["a.png", "A.PNG"])
+    def test_pictures_need_no_pyav(self, tmp_path, without_pyav, name):
+        (tmp_path / name).write_bytes(cv2.imencode(".png", grey(9))[1].tobytes())
+        for path in (tmp_path / name, tmp_path):
+            assert [frame.name for frame in open_source(path)] == [name]
 
     def test_empty_folder_says_what_it_looked_for(self, tmp_path):
         with pytest.raises(MediaError, match=r"holds no pictures .*\.png"):
@@ -276,6 +367,49 @@ class TestVideoFiles:
         with pytest.raises(MediaError, match=r"a\.webp"):
             list(open_source(path))
 
+    def test_animated_webp_whose_last_frames_are_damaged_gives_the_others_first(self, tmp_path):
+        path = animated(tmp_path, "webp", [20, 60, 100, 140], [40] * 4)
+        data = path.read_bytes()
+        last = data.rindex(b"VP8 ") if b"VP8 " in data else data.rindex(b"VP8L")
+        path.write_bytes(data[: last + 20] + bytes(len(data) - last - 20))
+        frames: list[Frame] = []
+        with pytest.raises(MediaError, match=r"ends too early: 3 of 4 frames"):
+            frames.extend(open_source(path))
+        assert levels(frames) == pytest.approx([20, 60, 100], abs=4)
+
+    def test_animated_webp_bomb_is_refused_when_it_is_opened(self, tmp_path):
+        path = animated(tmp_path, "webp", [20, 60], [40, 40])
+        data = bytearray(path.read_bytes())
+        data[24:30] = (29_999).to_bytes(3, "little") * 2
+        path.write_bytes(data)
+        with pytest.raises(MediaError, match="30000×30000 pixels are refused"):
+            open_source(path)
+
+    def test_animated_webp_with_a_chunk_of_odd_length_is_read_whole(self, tmp_path):
+        path = animated(tmp_path, "webp", [20, 60, 100], [40, 80, 40])
+        data = path.read_bytes()
+        start = data.index(b"ANMF")
+        odd = data[:start] + b"odd!" + (3).to_bytes(4, "little") + b"abc\0" + data[start:]
+        path.write_bytes(b"RIFF" + (len(odd) - 8).to_bytes(4, "little") + odd[8:])
+        assert [f.timestamp_s for f in open_source(path)] == pytest.approx([0, 0.04, 0.12])
+
+    def test_animation_of_one_frame_is_a_picture(self, tmp_path):
+        png = cv2.imencode(".png", grey(90))[1].tobytes()
+        one = b"acTL" + (1).to_bytes(4, "big") + bytes(4)
+        (tmp_path / "a.png").write_bytes(
+            png[:33] + (8).to_bytes(4, "big") + one + crc32(one).to_bytes(4, "big") + png[33:]
+        )
+        webp = cv2.imencode(".webp", grey(90))[1].tobytes()
+        webp = webp[webp.index(b"VP8 ") :] if b"VP8 " in webp else webp[webp.index(b"VP8L") :]
+        size = (63).to_bytes(3, "little") + (47).to_bytes(3, "little")
+        data = b"WEBPVP8X\x0a\0\0\0\x02\0\0\0" + size + b"ANIM\x06\0\0\0" + bytes(6) + b"ANMF"
+        data += (16 + len(webp)).to_bytes(4, "little") + bytes(6) + size + bytes(4) + webp
+        (tmp_path / "a.webp").write_bytes(b"RIFF" + len(data).to_bytes(4, "little") + data)
+        for name in ("a.png", "a.webp"):
+            (frame,) = open_source(tmp_path / name)
+            assert frame.name == name
+            assert frame.image.mean() == pytest.approx(90, abs=2)
+
     def test_animated_webp_needs_an_opencv_that_reads_it(self, tmp_path, monkeypatch):
         path = animated(tmp_path, "webp", [20, 60], [40, 40])
         monkeypatch.delattr(cv2, "imdecodeanimation")
@@ -311,10 +445,14 @@ class TestVideoFiles:
         assert frames[4].timestamp_s == pytest.approx(0.4, abs=0.02)
         assert np.all(np.diff(levels(frames)) > 5)
 
-    @pytest.mark.parametrize(("width", "codec"), [(64, "libx264"), (62, "libx264"), (66, "rawvideo"), (64, "rawvideo")])
+    @pytest.mark.parametrize(
+        ("width", "codec"),
+        [(64, "libx264"), (62, "libx264"), (66, "rawvideo"), (64, "rawvideo"), (64, "flashsv")],
+    )
     def test_frames_belong_to_the_receiver(self, tmp_path, width, codec):
         images = [grey(100, width=width)] * 4
-        path = make_video(tmp_path / ("own.mp4" if codec == "libx264" else "own.nut"), images, codec=codec)
+        suffix = {"libx264": "mp4", "flashsv": "flv"}.get(codec, "nut")
+        path = make_video(tmp_path / f"own.{suffix}", images, codec=codec)
         seen = []
         for frame in open_source(path):
             assert frame.image.flags.c_contiguous
@@ -389,18 +527,31 @@ class TestVideoFiles:
             assert source.frame_count == 5
             assert [f.timestamp_s for f in source] == pytest.approx([0, 0.04, 0.08, 0.12, 0.16])
 
-    def test_times_go_on_evenly_where_the_first_frames_of_a_joined_stream_have_none(self, tmp_path, monkeypatch):
+    def test_times_go_on_where_the_first_frames_of_a_joined_stream_have_none(self, tmp_path, monkeypatch):
         path = make_video(tmp_path / "a.ts", [grey(20 * i) for i in range(6)])
         decoded = VideoFileSource._decoded_frames
 
         def joined_in_its_midst(source: VideoFileSource, av: Any) -> Iterator[Any]:
             for number, frame in enumerate(decoded(source, av)):
-                frame.pts = None if number < 2 else frame.pts + 90_000 * 60
+                frame.pts = None if number < 2 else frame.pts + 90_000 * (60 if number < 3 else 61)
                 yield frame
 
         monkeypatch.setattr(VideoFileSource, "_decoded_frames", joined_in_its_midst)
         with open_source(path) as source:
-            assert [frame.timestamp_s for frame in source] == pytest.approx([i / 25 for i in range(6)])
+            assert [frame.timestamp_s for frame in source] == pytest.approx([0, 0.04, 0.08, 1.12, 1.16, 1.2])
+
+    def test_time_goes_forward_where_a_video_repeats_a_time_or_goes_back(self, tmp_path, monkeypatch):
+        path = make_video(tmp_path / "a.ts", [grey(20 * i) for i in range(6)])
+        decoded = VideoFileSource._decoded_frames
+
+        def odd_times(source: VideoFileSource, av: Any) -> Iterator[Any]:
+            for frame, time_s in zip(decoded(source, av), [0, 1, 1, 0.5, 2, 3], strict=True):
+                frame.pts = round(time_s / frame.time_base)
+                yield frame
+
+        monkeypatch.setattr(VideoFileSource, "_decoded_frames", odd_times)
+        with open_source(path) as source:
+            assert [frame.timestamp_s for frame in source] == pytest.approx([0, 1, 1.04, 1.08, 2, 3])
 
     def test_cut_off_file_gives_all_its_frames_and_then_says_so(self, tmp_path):
         rng = np.random.default_rng(0)
@@ -432,6 +583,61 @@ class TestVideoFiles:
         times_s = [5.0, 5.02, 5.4, 5.44, 6.2, 6.24]
         path = make_video(tmp_path / name, [grey(40 * i) for i in range(6)], times_s)
         assert [f.timestamp_s for f in open_source(path)] == pytest.approx([t - 5 for t in times_s], abs=2e-3)
+
+    @pytest.mark.parametrize("name", ["late.mkv", "late.mp4"])
+    def test_cut_off_file_whose_frames_begin_late_says_so(self, tmp_path, name):
+        rng = np.random.default_rng(0)
+        images = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(40)]
+        options = {"movflags": "faststart"} if name == "late.mp4" else {}
+        path = make_video(tmp_path / name, images, [5 + i / 25 for i in range(40)], options=options)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 7 // 10])
+        with pytest.raises(MediaError, match="ends too early"):
+            list(open_source(path))
+
+    def test_cut_off_matroska_file_of_more_than_a_minute_says_so(self, tmp_path):
+        rng = np.random.default_rng(0)
+        images = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(90)]
+        path = make_video(tmp_path / "w.mkv", images, rate=1)
+        assert len(list(open_source(path))) == 90
+        path.write_bytes(path.read_bytes()[: path.stat().st_size * 8 // 10])
+        with pytest.raises(MediaError, match=r"of the 90\.0 s that the file promises"):
+            list(open_source(path))
+
+    def test_file_that_promises_a_frame_more_is_whole(self, tmp_path):
+        assert len(list(open_source(make_video(tmp_path / "a.avi", [grey(20 * i) for i in range(12)])))) == 12
+
+    @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+    def test_file_whose_last_picture_is_shown_for_long_is_whole(self, tmp_path, name):
+        whole = make_video(tmp_path / "w.mp4", [grey(20 * i) for i in range(6)])
+        with av.open(str(whole)) as given, av.open(str(tmp_path / name), "w") as longer:
+            stream = longer.add_stream_from_template(given.streams.video[0])
+            packets = [packet for packet in given.demux(video=0) if packet.dts is not None]
+            max(packets, key=lambda packet: packet.pts).duration = 3 / packets[0].time_base
+            for packet in packets:
+                packet.stream = stream
+                longer.mux(packet)
+        assert len(list(open_source(tmp_path / name))) == 6
+
+    @pytest.mark.parametrize(
+        ("name", "rate", "frames", "sound_s"),
+        [("a.mp4", 25, 25, 4), ("a.ts", 25, 25, 4), ("a.flv", 25, 25, 2), ("a.flv", 1, 100, 102)],
+    )
+    def test_video_that_is_shorter_than_its_sound_is_whole(self, tmp_path, name, rate, frames, sound_s):
+        with av.open(str(tmp_path / name), "w") as container:
+            video, sound = container.add_stream("libx264", rate=rate), container.add_stream("aac", rate=8000)
+            video.width, video.height, video.pix_fmt = 64, 48, "yuv420p"
+            sound.layout = "mono"
+            for i in range(frames):
+                frame = av.VideoFrame.from_ndarray(grey(2 * i), format="bgr24").reformat(format="yuv420p")
+                frame.pts, frame.time_base = i, Fraction(1, rate)
+                container.mux(video.encode(frame))
+            container.mux(video.encode(None))
+            for second in range(sound_s):
+                samples = av.AudioFrame.from_ndarray(np.zeros((1, 8000), np.float32), format="fltp", layout="mono")
+                samples.sample_rate, samples.pts, samples.time_base = 8000, second * 8000, Fraction(1, 8000)
+                container.mux(sound.encode(samples))
+            container.mux(sound.encode(None))
+        assert len(list(open_source(tmp_path / name))) == frames
 
     def test_matroska_video_that_is_shorter_than_its_sound_is_whole_and_its_cut_is_not(self, tmp_path):
         rng = np.random.default_rng(0)
@@ -469,6 +675,33 @@ class TestVideoFiles:
             frames.extend(open_source(cut))
         assert 3 <= len(frames) < 10
 
+    def test_gif_that_is_padded_with_zeros_is_whole(self, tmp_path):
+        path = make_video(tmp_path / "a.gif", [grey(20 * i) for i in range(10)], codec="gif")
+        path.write_bytes(path.read_bytes() + bytes(10))
+        assert len(list(open_source(path))) == 10
+
+    @pytest.mark.parametrize(
+        ("name", "codec", "places", "damage", "words", "count"),
+        [
+            ("a.avi", "mpeg4", (0.3, 0.7), 50, "parts of a frame are damaged", "damaged_frames"),
+            ("a.mp4", "libx264", (0.5,), 30_000, "skipped a damaged frame", "skipped_frames"),
+        ],
+    )
+    def test_damaged_frames_are_counted_and_the_first_one_is_logged(
+        self, tmp_path, caplog, name, codec, places, damage, words, count
+    ):
+        rng = np.random.default_rng(0)
+        images = [rng.integers(0, 255, (96, 128, 3), dtype=np.uint8) for _ in range(30)]
+        path = make_video(tmp_path / name, images, codec=codec)
+        data = bytearray(path.read_bytes())
+        for start in (round(place * len(data)) for place in places):
+            data[start : start + damage] = rng.bytes(damage)
+        path.write_bytes(data)
+        source = open_source(path)
+        list(source)
+        assert getattr(source, count) > 1
+        assert [words in record.message for record in caplog.records if record.levelname == "WARNING"].count(True) == 1
+
     def test_damaged_bytes_in_the_middle_cost_no_other_frame(self, tmp_path):
         rng = np.random.default_rng(0)
         images = [rng.integers(0, 255, (96, 128, 3), dtype=np.uint8) for _ in range(30)]
@@ -505,6 +738,40 @@ class TestVideoFiles:
         joined.write_bytes(b"".join(p.read_bytes() for p in parts))
         shapes = {f.image.shape for f in open_source(joined)}
         assert shapes == {(48, 64, 3), (48, 96, 3)}
+
+    def test_frames_beyond_the_limit_are_refused_and_skipped_in_mid_stream(self, tmp_path, monkeypatch):
+        parts = [make_video(tmp_path / f"{w}.ts", [grey(90, width=w)] * 5) for w in (64, 640)]
+        joined = tmp_path / "joined.ts"
+        joined.write_bytes(b"".join(p.read_bytes() for p in parts))
+        monkeypatch.setattr(sources, "MAX_FRAME_PIXELS", 64 * 479)
+        with pytest.raises(MediaError, match="640×48 pixels are refused"):
+            open_source(parts[1])
+        source = open_source(joined)
+        assert {f.image.shape for f in source} == {(48, 64, 3)}
+        assert source.skipped_frames == 5
+
+    @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such files")
+    def test_video_that_another_program_writes_into_a_pipe_is_read(self, tmp_path):
+        data = make_video(tmp_path / "a.ts", [grey(20 * i) for i in range(12)]).read_bytes()
+        os.mkfifo(tmp_path / "pipe")
+        writer = threading.Thread(target=(tmp_path / "pipe").write_bytes, args=(data,), daemon=True)
+        writer.start()
+        with open_source(tmp_path / "pipe") as source:
+            assert len(list(source)) == 12
+        writer.join(10)
+
+    @pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="tells open files on Linux only")
+    def test_closing_gives_the_file_back(self, tmp_path):
+        path = make_video(tmp_path / "a.mp4", [grey(20 * i) for i in range(12)])
+
+        def is_open() -> bool:
+            return str(path) in {os.path.realpath(file) for file in Path("/proc/self/fd").iterdir()}
+
+        source = open_source(path)
+        assert is_open()
+        source.close()
+        assert not is_open()
+        source.close()
 
     @pytest.mark.parametrize(
         ("name", "text", "words"),
@@ -560,7 +827,7 @@ class TestVideoFiles:
         (tmp_path / "empty.mp4").touch()
         with pytest.raises(MediaError, match="no such file or folder"):
             open_source(tmp_path / "nope.mp4")
-        with pytest.raises(MediaError, match="empty"):
+        with pytest.raises(MediaError, match="0 bytes"):
             open_source(tmp_path / "empty.mp4")
         with pytest.raises(MediaError, match="cannot read gopher://"):
             open_source("gopher://host/x")
@@ -577,16 +844,8 @@ class TestVideoFiles:
             open_source("")
         assert len(list(open_source("."))) == 1
 
-    def test_missing_pyav_names_the_extra(self, tmp_path, monkeypatch):
-        real = importlib.import_module
+    def test_missing_pyav_names_the_extra(self, tmp_path, without_pyav):
         (tmp_path / "a.mp4").write_bytes(b"x")
-
-        def without_av(name: str, package: str | None = None) -> object:
-            if name == "av":
-                raise ImportError("No module named 'av'")
-            return real(name, package)
-
-        monkeypatch.setattr(importlib, "import_module", without_av)
         with pytest.raises(BackendUnavailableError, match=r"rtmpose-infer\[cli\]"):
             open_source(tmp_path / "a.mp4")
         with pytest.raises(BackendUnavailableError, match=r"rtmpose-infer\[cli\]"):
@@ -595,6 +854,43 @@ class TestVideoFiles:
     def test_importing_the_package_does_not_import_pyav(self):
         code = "import sys, rtmpose_infer.video; sys.exit('av' in sys.modules)"
         assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+class Camera:
+    """What OpenCV makes of a camera: three pictures, then nothing."""
+
+    rate = 30.0
+    is_there = True
+    last: tuple[bool, np.ndarray | None] = (False, None)
+    opened: ClassVar[list[Camera]] = []
+
+    def __init__(self, index: int) -> None:
+        self.left, self.is_released, self.settings = 3, False, {}
+        self.opened.append(self)
+
+    def isOpened(self) -> bool:  # noqa: N802
+        return self.is_there
+
+    def set(self, key: int, value: float) -> bool:
+        self.settings[key] = value
+        return True
+
+    def get(self, key: int) -> float:
+        return self.rate if key == cv2.CAP_PROP_FPS else 0.0
+
+    def read(self) -> tuple[bool, np.ndarray | None]:
+        self.left -= 1
+        return (True, grey(self.left)) if self.left >= 0 else self.last
+
+    def release(self) -> None:
+        self.left, self.is_released = -1, True
+
+
+@pytest.fixture
+def cameras(monkeypatch: pytest.MonkeyPatch) -> list[Camera]:
+    monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    monkeypatch.setattr(Camera, "opened", [])
+    return Camera.opened
 
 
 class TestLiveSources:
@@ -618,14 +914,39 @@ class TestLiveSources:
     def test_stream_that_fails_gives_its_last_frame_first(self):
         source = LatestFrameSource(ListedSource([Frame(grey(1), 0, 0.0)], lambda _: None, MediaError("gone")))
         given: list[Frame] = []
-        with pytest.raises(MediaError, match="gone"):
+        with pytest.raises(MediaError, match=r"^gone$"):
             given.extend(source)
         assert [f.index for f in given] == [0]
 
     def test_unexpected_failure_in_the_reading_thread_is_not_lost(self):
         source = LatestFrameSource(ListedSource([], lambda _: None, ValueError("odd")))
-        with pytest.raises(MediaError, match="odd"):
+        with pytest.raises(MediaError, match="odd") as caught:
             list(source)
+        assert isinstance(caught.value.__cause__, ValueError)
+
+    def test_frames_that_come_one_by_one_are_all_given_and_the_end_is_told(self):
+        taken = threading.Semaphore(0)
+
+        def gate(i: int) -> None:
+            assert i == 0 or taken.acquire(timeout=10)
+            if i % 20 == 0:
+                time.sleep(0.01)  # let the other one wait
+
+        def take() -> list[int]:
+            return [frame.index for frame in source if taken.release() is None]
+
+        source = LatestFrameSource(ListedSource([Frame(grey(1), i, i / 10) for i in range(60)], gate))
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(take).result(30) == list(range(60))
+        assert source.dropped_frames == 0
+
+    def test_counts_of_damage_are_those_of_the_source_itself(self):
+        inner = ListedSource([Frame(grey(1), 0, 0.0)], lambda _: None)
+        inner.skipped_frames, inner.damaged_frames, inner.size_wh, inner.frame_rate = 2, 3, (64, 48), 50.0
+        source = LatestFrameSource(inner)
+        assert (source.name, source.size_wh, source.frame_rate) == ("listed", (64, 48), 50.0)
+        assert len(list(source)) == 1
+        assert (source.skipped_frames, source.damaged_frames) == (2, 3)
 
     def test_closing_ends_the_iteration_and_the_reading_thread_closes_the_source(self):
         stop = threading.Event()
@@ -637,35 +958,68 @@ class TestLiveSources:
         assert list(frames) == []
         assert inner.closed_by == "read listed"
 
-    def test_camera_gives_frames_until_it_is_unplugged(self, monkeypatch):
-        class Camera:
-            def __init__(self, index: int) -> None:
-                self.left = 3
+    def test_closing_a_stream_that_has_no_end_stops_the_reading(self):
+        inner = ListedSource(repeat(Frame(grey(1), 0, 0.0)), lambda _: None)
+        with LatestFrameSource(inner) as source:
+            next(iter(source))
+        assert inner.closed_by == "read listed"
 
-            def isOpened(self) -> bool:  # noqa: N802
-                return True
+    def test_closing_ends_an_iteration_that_waits_though_the_reading_hangs(self, monkeypatch):
+        monkeypatch.setattr(live, "_JOIN_TIMEOUT_S", 0.0)
+        stop = threading.Event()
+        source = LatestFrameSource(ListedSource([], lambda _: stop.wait(60)))
+        with ThreadPoolExecutor(1) as pool:
+            frames = pool.submit(list, source)
+            time.sleep(0.05)  # let it wait
+            source.close()
+            try:
+                assert frames.result(10) == []
+            finally:
+                stop.set()
 
-            def set(self, key: int, value: float) -> bool:
-                return True
+    def test_program_ends_though_the_reading_hangs(self):
+        code = (
+            "import threading\n"
+            "from rtmpose_infer.video import FrameSource, LatestFrameSource\n"
+            "class Hanging(FrameSource):\n"
+            "    def __iter__(self):\n"
+            "        threading.Event().wait()\n"
+            "        yield\n"
+            "LatestFrameSource(Hanging())\n"
+        )
+        assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
 
-            def get(self, key: int) -> float:
-                return 30.0
-
-            def read(self) -> tuple[bool, np.ndarray | None]:
-                self.left -= 1
-                return (True, grey(self.left)) if self.left >= 0 else (False, None)
-
-            def release(self) -> None:
-                self.left = -1
-
-        monkeypatch.setattr(cv2, "VideoCapture", Camera)
+    @pytest.mark.parametrize("last", [(False, None), (True, None)])
+    def test_camera_gives_frames_until_it_is_unplugged(self, cameras, monkeypatch, last):
+        monkeypatch.setattr(Camera, "last", last)
         frames: list[Frame] = []
         source = open_source("0")
         assert source.is_live
         with source, pytest.raises(MediaError, match="camera 0: no more frames after 3"):
             frames.extend(source)
         assert frames[-1].index == 2
+        assert source.name == "camera 0"
         assert source.frame_rate == 30.0
+        assert source.size_wh == (64, 48)
+        assert [camera.is_released for camera in cameras] == [True]
+
+    def test_frames_of_a_camera_carry_the_times_of_their_arrival_from_the_first_on(self, cameras, monkeypatch):
+        monkeypatch.setattr(live, "time", SimpleNamespace(monotonic=iter([1000, 1002, 1005, 1009]).__next__))
+        times_s: list[float] = []
+        with CameraSource(0) as source, pytest.raises(MediaError, match="no more frames"):
+            times_s.extend(frame.timestamp_s for frame in source)
+        assert times_s == [0, 2, 5]
+        assert source.size_wh == (64, 48)
+        assert cameras[0].settings == {cv2.CAP_PROP_BUFFERSIZE: 1}  # older frames would only be dropped
+        assert cameras[0].is_released
+
+    @pytest.mark.parametrize(
+        ("claimed", "rate"), [(0, None), (-1, None), (1, 1), (1000, 1000), (1001, None), (math.nan, None)]
+    )
+    def test_rate_that_no_camera_has_is_unknown(self, cameras, monkeypatch, claimed, rate):
+        monkeypatch.setattr(Camera, "rate", claimed)
+        with CameraSource(0) as source:
+            assert source.frame_rate == rate
 
     @pytest.mark.parametrize("index", [-1, True, 1.5, None, 2**31, 10**400])
     def test_camera_that_no_number_names_is_refused_before_opencv_is_asked(self, monkeypatch, index):
@@ -673,16 +1027,8 @@ class TestLiveSources:
         with pytest.raises(InputError, match="camera's"):
             open_source(index)
 
-    def test_camera_that_is_not_there_says_what_to_check(self, monkeypatch):
-        class Nothing:
-            def __init__(self, index: int) -> None: ...
-
-            def isOpened(self) -> bool:  # noqa: N802
-                return False
-
-            def release(self) -> None: ...
-
-        monkeypatch.setattr(cv2, "VideoCapture", Nothing)
+    def test_camera_that_is_not_there_says_what_to_check(self, cameras, monkeypatch):
+        monkeypatch.setattr(Camera, "is_there", False)
         with pytest.raises(MediaError, match="camera 7: cannot be opened"):
             open_source(7)
         levels_set = [5]
@@ -691,6 +1037,7 @@ class TestLiveSources:
         with pytest.raises(MediaError, match="camera 7: cannot be opened"):
             open_source(7)
         assert levels_set == [5, 0, 5]
+        assert [camera.is_released for camera in cameras] == [True, True]
 
 
 @pytest.fixture
@@ -704,6 +1051,13 @@ def web_server(tmp_path: Path) -> Iterator[str]:
         def log_message(self, *args: object) -> None: ...
 
         def do_GET(self) -> None:
+            if self.path.startswith("/half/"):
+                data = (tmp_path / self.path.rsplit("/", 1)[1]).read_bytes()
+                self.send_response(200)
+                self.send_header("Content-Length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data[: len(data) // 2])
+                return
             if self.path.startswith(("/chunked/", "/untold/")):
                 data = (tmp_path / self.path.rsplit("/", 1)[1]).read_bytes()
                 if self.path.startswith("/untold/"):
@@ -738,6 +1092,67 @@ class TestAddresses:
         with open_source(f"{web_server}/a.mp4") as source:
             assert not source.is_live
             assert len(list(source)) == 12
+
+    def test_scheme_may_be_written_in_capitals(self, tmp_path, web_server):
+        make_video(tmp_path / "A.mp4", [grey(10 * i) for i in range(12)], options={"movflags": "faststart"})
+        with open_source(f"{web_server.replace('http', 'Http')}/A.mp4") as source:
+            assert len(list(source)) == 12
+
+    def test_gif_on_a_web_server_is_read_whole_and_is_not_live(self, tmp_path, web_server):
+        make_video(tmp_path / "a.gif", [grey(20 * i) for i in range(12)], codec="gif")
+        with open_source(f"{web_server}/a.gif") as source:
+            assert not source.is_live
+            assert len(list(source)) == 12
+
+    def test_playlist_of_a_server_is_read_whole(self, tmp_path, web_server):
+        make_video(tmp_path / "a.ts", [grey(20 * i) for i in range(12)])
+        (tmp_path / "a.m3u8").write_text("#EXTM3U\n#EXT-X-TARGETDURATION:1\n#EXTINF:0.48,\na.ts\n#EXT-X-ENDLIST\n")
+        with open_source(f"{web_server}/a.m3u8") as source:
+            assert not source.is_live
+            assert len(list(source)) == 12
+
+    def test_server_that_hangs_up_before_the_end_of_a_file_is_told_after_the_last_frame(self, tmp_path, web_server):
+        rng = np.random.default_rng(0)
+        images = [rng.integers(0, 255, (48, 64, 3), dtype=np.uint8) for _ in range(40)]
+        make_video(tmp_path / "a.mp4", images, options={"movflags": "faststart"})
+        frames: list[Frame] = []
+        with (
+            open_source(f"{web_server}/half/a.mp4") as source,
+            pytest.raises(MediaError, match="reading stopped after"),
+        ):
+            frames.extend(source)
+        assert 10 < len(frames) < 40
+
+    def test_rtsp_is_asked_for_over_tcp_where_no_packet_is_lost(self):
+        sdp = b"v=0\r\no=- 0 0 IN IP4 0.0.0.0\r\ns=-\r\nt=0 0\r\nm=video 0 RTP/AVP 26\r\na=control:v\r\n"
+        transports = []
+
+        def answer(server: socket.socket) -> None:
+            connection, _ = server.accept()
+            with connection, connection.makefile("rwb") as file:
+                request: list[bytes] = []
+                for line in file:
+                    request.append(line.strip())
+                    if request[-1]:
+                        continue
+                    number = next(word for word in request if word.startswith(b"CSeq"))
+                    transports.extend(word for word in request if word.startswith(b"Transport"))
+                    status, body = b"200 OK", sdp if request[0].startswith(b"DESCRIBE") else b""
+                    if request[0].startswith(b"SETUP"):
+                        status = b"453 Not Enough Bandwidth"
+                    head = b"RTSP/1.0 %b\r\n%b\r\nContent-Type: application/sdp\r\nContent-Length: %d\r\n\r\n"
+                    file.write(head % (status, number, len(body)) + body)
+                    file.flush()
+                    request.clear()
+
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            thread = threading.Thread(target=answer, args=(server,), daemon=True)
+            thread.start()
+            with pytest.raises(MediaError, match="cannot open the stream"):
+                open_source(f"rtsp://127.0.0.1:{server.getsockname()[1]}/v")
+            thread.join(10)
+        assert transports
+        assert all(transport.startswith(b"Transport: RTP/AVP/TCP") for transport in transports)
 
     def test_stream_without_an_end_is_live_and_its_stop_is_told_after_the_last_frame(self, web_server):
         with open_source(f"{web_server}/live") as source:
