@@ -1116,7 +1116,11 @@ def _median(values: Floats, valid: Bools) -> Floats:
 
 
 def _undisputed(near: Bools) -> Bools:
-    """Return (N, M) which pairs have no other in their row and none in their column."""
+    """Return (N, M) which pairs have no other in their row and none in their column.
+
+    >>> _undisputed(np.array([[1, 0, 0, 0], [1, 0, 0, 0], [0, 1, 1, 0], [0, 0, 0, 1]], bool)).astype(int).tolist()
+    [[0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 0], [0, 0, 0, 1]]
+    """
     undisputed: Bools = near & (near.sum(axis=1) == 1)[:, None] & (near.sum(axis=0) == 1)
     return undisputed
 

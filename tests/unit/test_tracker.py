@@ -253,6 +253,38 @@ def test_one_junk_joint_does_not_blow_up_the_box() -> None:
         np.testing.assert_allclose(result.bboxes[0], [400, 100, 520, 400], atol=12)
 
 
+def test_legs_that_are_hidden_keep_their_place_in_the_box_for_half_a_second_and_not_for_ever() -> None:
+    hidden = np.full(17, 0.9, np.float32)
+    hidden[11:] = 0.05
+
+    def scene(frame: int) -> list[Person]:
+        return [standing(300 + 3 * frame, scores=hidden if frame >= 20 else 0.9)]
+
+    results = Stage(TrackerConfig(det_interval=1000, smoothing=None)).play(scene, 100)
+    np.testing.assert_allclose(results[35].bboxes[0], scene(35)[0].bbox, atol=5)
+    np.testing.assert_allclose(results[99].bboxes[0, :3], scene(99)[0].bbox[:3], atol=5)
+    assert results[99].bboxes[0, 3] < scene(99)[0].bbox[3] - 60
+
+
+def test_someone_who_stood_for_long_and_then_runs_is_followed() -> None:
+    def scene(frame: int) -> list[Person]:
+        return [standing(100 + 50 * max(0, frame - 100))]
+
+    results = Stage(TrackerConfig(det_interval=1000, smoothing=None)).play(scene, 121)
+    assert [id_at(results[f], scene(f)[0]) for f in range(121)] == [1] * 121
+
+
+def test_the_box_takes_over_the_margins_of_the_detections() -> None:
+    stage = Stage(TrackerConfig(smoothing=None))
+    for frame in range(60):
+        person = standing(300 + 2 * frame)
+        found = detections_of([person])
+        if frame >= 30:
+            found = Detections(found.bboxes + np.float32([-20, -20, 20, 20]), found.scores, found.labels)
+        result = stage.show([person], detections=found)
+    np.testing.assert_allclose(result.bboxes[0] - person.bbox, [-20, -20, 20, 20], atol=2)
+
+
 def test_a_bust_shot_with_few_joints_is_tracked() -> None:
     scores = np.zeros(17, np.float32)
     scores[[0, 1, 2, 3, 4]] = 0.8
@@ -323,6 +355,44 @@ def test_a_recovered_person_appears_in_place_without_sliding_there() -> None:
     assert back <= 38
     assert results[back].track_ids.tolist() == [1]
     for frame in range(back, 60):
+        np.testing.assert_allclose(results[frame].keypoints[0], scene(frame)[0].keypoints, atol=4)
+
+
+@pytest.mark.parametrize(
+    ("stands", "walks", "speed"), [(100, 30, 12), (0, 5, 12)], ids=["after standing for long", "soon after coming"]
+)
+def test_someone_who_walks_behind_something_is_expected_where_the_walk_leads(
+    stands: int, walks: int, speed: int
+) -> None:
+    def scene(frame: int) -> list[Person]:
+        walker = standing(20 + speed * max(0, frame - stands))
+        return [] if stands + walks <= frame < stands + walks + 12 else [walker]
+
+    results = Stage().play(scene, stands + walks + 18)
+    assert results[-1].track_ids.tolist() == [1]
+
+
+@pytest.mark.parametrize(("newcomers", "expected"), [(0, 1), (40, 42)])
+def test_who_appears_a_little_away_is_the_one_who_vanished_unless_newcomers_are_frequent(
+    newcomers: int, expected: int
+) -> None:
+    def scene(frame: int) -> list[Person]:
+        crowd = [standing(40 + 60 * (i % 20), 20 + 60 * (i // 20), 20, 50) for i in range(newcomers)]
+        person = [] if 30 <= frame < 36 else [standing(500 if frame < 30 else 600, 300)]
+        return [*(crowd if frame >= 15 else []), *person]
+
+    results = Stage(TrackerConfig(det_interval=1, smoothing=None, max_people=60)).play(scene, 40)
+    assert id_at(results[29], scene(29)[-1]) == 1
+    assert id_at(results[39], scene(39)[-1]) == expected
+
+
+def test_someone_who_comes_back_elsewhere_after_a_single_frame_appears_in_place_too() -> None:
+    def scene(frame: int) -> list[Person]:
+        return [] if frame == 20 else [standing(300 if frame < 20 else 340)]
+
+    results = Stage(TrackerConfig(smoothing=OneEuroConfig())).play(scene, 40)
+    for frame in range(21, 40):
+        assert results[frame].track_ids.tolist() == [1]
         np.testing.assert_allclose(results[frame].keypoints[0], scene(frame)[0].keypoints, atol=4)
 
 
