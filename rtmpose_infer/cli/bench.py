@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -45,7 +46,9 @@ def bench(  # a command's options
     frames: Annotated[int, typer.Option(min=1, help="Measured frames of each backend and number of people.")] = 120,
     video: Annotated[Path | None, typer.Option(exists=True, dir_okay=False, help="Measure on this video.")] = None,
     batch: Annotated[int | None, typer.Option(min=1, help="At most this many people in one pose call.")] = None,
-    det_interval: Annotated[str, typer.Option(help="Detect on every n-th frame, or auto.")] = "5",
+    det_interval: Annotated[
+        str, typer.Option(metavar="N|auto", help="Detect on every N-th frame, or when it is needed.")
+    ] = "5",
     threads: Threads = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, fp16, bf16 or int8; the model file's by default.")
@@ -64,6 +67,8 @@ def bench(  # a command's options
         if path is not None and not path.absolute().parent.is_dir():
             raise typer.BadParameter(f"there is no folder {path.parent} to write {path.name} to", param_hint=option)
         if path is not None:
+            if not os.access(path if path.exists() else path.absolute().parent, os.W_OK):
+                raise typer.BadParameter(f"no permission to write {path}", param_hint=option)
             with wrong_usage():
                 refuse_to_replace(path, (video, detector, pose))
     if json_ is not None and html is not None and json_.resolve() == html.resolve():
@@ -93,19 +98,26 @@ def bench(  # a command's options
         raise typer.BadParameter(str(error)) from error
     report = _measured(config)
     Console().print(_summary(report))
+    is_written = True
     for path, text in ((json_, json.dumps(report.to_dict(), indent=2)), (html, render_html(report))):
         if path is not None:
             try:
                 path.write_text(text, encoding="utf-8")
-            except OSError as error:
-                typer.echo(f"cannot write {path}: {error.strerror}", err=True)
-                raise typer.Exit(1) from error
-    raise typer.Exit(0 if report.ok else 1)
+            except OSError as error:  # the other one is tried all the same
+                typer.echo(f"error: {path}: cannot be written: {error.strerror}.", err=True)
+                is_written = False
+    raise typer.Exit(0 if report.ok and is_written else 1)
 
 
 def main() -> None:
     """Run `rtmpose-bench`."""
-    typer.run(bench)
+    app = typer.Typer(
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},  # as `rtmpose` has them
+    )
+    app.command()(bench)
+    app()
 
 
 def _measured(config: BenchmarkConfig) -> Report:

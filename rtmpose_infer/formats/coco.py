@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rtmpose_infer.formats._ending import Ending
 from rtmpose_infer.formats._growing import GrowingFile
 from rtmpose_infer.formats._numbers import SCORE_DIGITS, flat_triplets, rounded_or_zero
 
@@ -53,7 +54,7 @@ def coco_results_from_poses(poses: Poses, *, image_id: int) -> list[dict[str, An
     return results
 
 
-class CocoWriter:
+class CocoWriter(Ending):
     """Streams poses into a COCO results file.
 
     The image's id is its file name where that is a number (COCO's ``000000000139.jpg`` is 139), else the frame's index.

@@ -12,6 +12,7 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rtmpose_infer.formats._ending import Ending
 from rtmpose_infer.formats._growing import GrowingFile
 from rtmpose_infer.formats._numbers import PIXEL_DIGITS, SCORE_DIGITS, TIME_DIGITS, rounded_or_none
 
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["CsvWriter"]
 
 
-class CsvWriter:
+class CsvWriter(Ending):
     """Streams poses into a CSV file (RFC 4180, UTF-8).
 
     Raises:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rtmpose_infer.formats._ending import Ending
 from rtmpose_infer.formats._growing import GrowingFile
 from rtmpose_infer.formats._numbers import PIXEL_DIGITS, SCORE_DIGITS, rounded, rounded_or_zero
 
@@ -40,7 +41,7 @@ def mmpose_instances_from_poses(poses: Poses) -> list[dict[str, Any]]:
     return instances
 
 
-class MmposeWriter:
+class MmposeWriter(Ending):
     """Streams poses into a file of MMPose's form.
 
     Raises:

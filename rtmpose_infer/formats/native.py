@@ -44,6 +44,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtmpose_infer.errors import InputError, MediaError
+from rtmpose_infer.formats._ending import Ending
 from rtmpose_infer.formats._growing import GrowingFile
 from rtmpose_infer.formats._numbers import PIXEL_DIGITS, SCORE_DIGITS, TIME_DIGITS, rounded, rounded_or_none
 from rtmpose_infer.results import Poses
@@ -87,7 +88,7 @@ class Recording:
     complete: bool = True
 
 
-class NativeWriter:
+class NativeWriter(Ending):
     """Streams poses into a native JSON file.
 
     Args:

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rtmpose_infer.errors import InputError, MediaError
+from rtmpose_infer.formats._ending import Ending
 from rtmpose_infer.formats._numbers import flat_triplets
 from rtmpose_infer.result_files import free_name
 
@@ -83,7 +84,7 @@ def openpose_people_from_poses(poses: Poses) -> list[dict[str, Any]]:
     return people
 
 
-class OpenposeWriter:
+class OpenposeWriter(Ending):
     """Writes one ``<stem>_<frame>_keypoints.json`` a frame into a folder, which is made where missing.
 
     A picture's file is ``<picture's stem>_keypoints.json``. Where that was written before, the picture's ending goes

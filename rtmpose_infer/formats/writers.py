@@ -14,6 +14,9 @@ from rtmpose_infer.formats.openpose import OpenposeWriter
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from types import TracebackType
+
+    from typing_extensions import Self
 
     from rtmpose_infer.results import Poses
 
@@ -21,7 +24,7 @@ __all__ = ["FORMATS", "PosesWriter", "open_poses_writer"]
 
 
 class PosesWriter(Protocol):
-    """Takes the poses of one frame after the other."""
+    """Takes the poses of one frame after the other; a context manager, which closes as incomplete after an error."""
 
     path: Path
 
@@ -30,6 +33,12 @@ class PosesWriter(Protocol):
 
     def close(self, *, complete: bool = True) -> None:
         """Finish the file; ``complete`` tells whether the frames are all that the source was to give."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
 
 _WRITERS: dict[str, Callable[[Path, Mapping[str, Any]], PosesWriter]] = {

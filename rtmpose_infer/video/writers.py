@@ -18,7 +18,7 @@ import os
 from fractions import Fraction
 from numbers import Real
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import cv2
 import numpy as np
@@ -29,6 +29,11 @@ from rtmpose_infer.errors import DTypeError, InputError, MediaError, ShapeError
 from rtmpose_infer.options import check_option, is_number
 from rtmpose_infer.result_files import free_name, open_result
 from rtmpose_infer.video._pyav import import_av, reason
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from typing_extensions import Self
 
 __all__ = ["FrameWriter", "PictureWriter", "VideoWriter", "open_writer"]
 
@@ -51,7 +56,7 @@ _ENCODERS = (
 
 
 class FrameWriter(Protocol):
-    """Takes annotated frames in order."""
+    """Takes annotated frames in order; a context manager."""
 
     path: Path
 
@@ -60,6 +65,12 @@ class FrameWriter(Protocol):
 
     def close(self) -> None:
         """Finish the file."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
 
 
 def open_writer(
@@ -91,7 +102,7 @@ def open_writer(
     raise InputError(f"{path}: cannot write this kind of file; end the name in .mp4{hint}.")
 
 
-class PictureWriter:
+class PictureWriter(Closing):
     """Annotated pictures: to one file, or under their own names into a folder, which is made where missing.
 
     An ending that cannot be written becomes ``.png``. Where a name was written before, the ending moves into it, and then

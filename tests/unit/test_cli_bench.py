@@ -135,14 +135,35 @@ def test_a_folder_that_is_not_there_is_told_before_anything_is_measured(run, tmp
 
 
 def test_a_file_that_cannot_be_written_is_told_after_the_table(run, tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
+    whole = command.Path.write_text
+
+    def full(path, *text, **more):
+        if path.suffix == ".json":
+            raise OSError(28, "No space left on device")
+        return whole(path, *text, **more)
 
     monkeypatch.setattr(command.Path, "write_text", full)
-    result = run("--json", str(tmp_path / "out.json"))
+    result = run("--json", str(tmp_path / "out.json"), "--html", str(tmp_path / "out.html"))
     assert result.exit_code == 1
     assert "FPS" in result.output
-    assert "cannot write" in result.output
+    assert "out.json: cannot be written: No space left on device" in " ".join(result.output.split())
+    assert (tmp_path / "out.html").exists()  # the other one is not lost with it
+
+
+@pytest.mark.parametrize("option", ["--json", "--html"])
+def test_a_file_without_permission_is_told_before_anything_is_measured(run, tmp_path, monkeypatch, option):
+    monkeypatch.setattr(command.os, "access", lambda path, _: path != tmp_path)
+    result = run(option, str(tmp_path / "out"))
+    assert (result.exit_code, run.config) == (2, None)
+    assert "no permission" in result.output
+
+
+def test_the_short_name_of_help_is_known_to_both_scripts(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["rtmpose-bench", "-h"])
+    with pytest.raises(SystemExit) as ended:
+        command.main()
+    assert ended.value.code == 0
+    assert "--det-interval" in capsys.readouterr().out
 
 
 def test_a_backend_that_failed_is_told_and_decides_the_exit_code(run):

@@ -75,6 +75,21 @@ def some_poses(
     )
 
 
+@pytest.mark.parametrize("name", FORMATS)
+def test_writers_close_at_the_end_of_a_with_block_and_know_how_it_ended(tmp_path, name):
+    path, cut = tmp_path / "whole", tmp_path / "cut"
+    with open_poses_writer(path, name) as writer:
+        writer.write(some_poses())
+    broken_off = open_poses_writer(cut, name)
+    broken_off.write(some_poses())
+    with pytest.raises(ZeroDivisionError), broken_off:
+        raise ZeroDivisionError
+    assert path.exists()
+    assert cut.exists()
+    if name == "native":
+        assert (load_recording(path).complete, load_recording(cut).complete) == (True, False)
+
+
 def assert_same(first: Poses, second: Poses) -> None:
     for name, tolerance in (("keypoints", 0.006), ("keypoint_scores", 6e-5), ("bboxes", 0.006), ("bbox_scores", 6e-5)):
         np.testing.assert_allclose(getattr(first, name), getattr(second, name), atol=tolerance, rtol=1e-6)

@@ -1433,6 +1433,12 @@ class TestVideoWriter:
 
 
 class TestPictureWriter:
+    def test_with_block_takes_back_a_file_that_nothing_came_for(self, tmp_path):
+        with open_writer(tmp_path / "a.png", pictures=True) as writer:
+            assert (tmp_path / "a.png").exists()
+        assert isinstance(writer, PictureWriter)
+        assert not (tmp_path / "a.png").exists()
+
     def test_folder_gets_pictures_under_their_own_names(self, tmp_path):
         writer = open_writer(tmp_path / "new" / "folder", pictures=True)
         assert isinstance(writer, PictureWriter)
