@@ -35,10 +35,10 @@ class Squares:
     def __call__(self, numbers: Sequence[int], others: int) -> list[int]:
         self.batches.append(list(numbers))
         self.others.append(others)
-        self.meanwhile()
         if 0 in numbers:
             self.held.release()
             assert self.go_on.wait(PATIENCE_S)
+        self.meanwhile()
         if min(numbers) < 0:
             raise NoSquareError(f"no root of {min(numbers)}")
         return [number**2 for number in numbers]

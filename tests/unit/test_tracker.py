@@ -264,6 +264,7 @@ def test_legs_that_are_hidden_keep_their_place_in_the_box_for_half_a_second_and_
     np.testing.assert_allclose(results[35].bboxes[0], scene(35)[0].bbox, atol=5)
     np.testing.assert_allclose(results[99].bboxes[0, :3], scene(99)[0].bbox[:3], atol=5)
     assert results[99].bboxes[0, 3] < scene(99)[0].bbox[3] - 60
+    assert np.abs(np.diff([r.bboxes[0, 3] for r in results])).max() < 16  # gradually
 
 
 def test_someone_who_stood_for_long_and_then_runs_is_followed() -> None:
@@ -274,15 +275,17 @@ def test_someone_who_stood_for_long_and_then_runs_is_followed() -> None:
     assert [id_at(results[f], scene(f)[0]) for f in range(121)] == [1] * 121
 
 
-def test_the_box_takes_over_the_margins_of_the_detections() -> None:
-    stage = Stage(TrackerConfig(smoothing=None))
+def test_the_box_goes_half_the_way_to_a_detection_at_once_and_takes_over_its_margins() -> None:
+    stage, grown = Stage(TrackerConfig(smoothing=None)), []
     for frame in range(60):
         person = standing(300 + 2 * frame)
         found = detections_of([person])
         if frame >= 30:
             found = Detections(found.bboxes + np.float32([-20, -20, 20, 20]), found.scores, found.labels)
-        result = stage.show([person], detections=found)
-    np.testing.assert_allclose(result.bboxes[0] - person.bbox, [-20, -20, 20, 20], atol=2)
+        grown.append((stage.show([person], detections=found).bboxes[0] - person.bbox) / [-20, -20, 20, 20])
+    np.testing.assert_allclose(grown[:30], 0, atol=0.05)
+    np.testing.assert_allclose(grown[30], 0.6, atol=0.15)
+    np.testing.assert_allclose(grown[59], 1, atol=0.1)
 
 
 def test_a_bust_shot_with_few_joints_is_tracked() -> None:
