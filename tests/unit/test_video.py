@@ -958,7 +958,8 @@ class TestLiveSources:
         assert list(frames) == []
         assert inner.closed_by == "read listed"
 
-    def test_closing_a_stream_that_has_no_end_stops_the_reading(self):
+    def test_closing_a_stream_that_has_no_end_stops_the_reading(self, monkeypatch):
+        monkeypatch.setattr(live, "_JOIN_TIMEOUT_S", 60.0)
         inner = ListedSource(repeat(Frame(grey(1), 0, 0.0)), lambda _: None)
         with LatestFrameSource(inner) as source:
             next(iter(source))
