@@ -681,7 +681,7 @@ class Tracker:
         return _common_shift(shifts[some], sizes[some], rows[some])
 
     def _distinct(self, seen: _Seen, tracks: _Tracks) -> _Seen:
-        """Return one pose per person: of two that are alike, a track's before a detection's, then the better one.
+        """Return one pose per person: of two that are alike, a confirmed track's before a detection's, then the better one.
 
         If another track's crop showed the same person, the pose that stays loses the bonus of growing from its own box:
         the assignment then decides by place alone whose it is.
@@ -709,7 +709,7 @@ class Tracker:
         if not len(first):
             return seen
         row_of_id = {int(i): row for row, i in enumerate(tracks.ids)}
-        visible = np.array([i > 0 and tracks.missed[row_of_id[int(i)]] == 0 for i in seen.ids])
+        visible = np.array([0 < i < _PROVISIONAL and tracks.missed[row_of_id[int(i)]] == 0 for i in seen.ids])
         order = np.lexsort((-seen.quality, -visible.astype(np.int8)))
         same = np.zeros((count, count), bool)
         same[first, second] = same[second, first] = True

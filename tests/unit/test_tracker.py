@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -200,6 +200,17 @@ def test_a_weak_newcomer_is_shown_only_when_a_second_detection_supports_it() -> 
     once.show(scene(0))
     later = [len(once.show([], detections=Detections.empty())) for _ in range(20)]
     assert later == [0] * 20
+
+
+def test_a_better_pose_in_a_detection_counts_for_a_newcomer_whose_own_box_went_astray() -> None:
+    stage = Stage()
+    assert len(stage.show([standing(300, scores=0.4, bbox_score=0.35)])) == 0
+    around = Detections(np.array([[200, 0, 560, 500]], np.float32), np.array([0.9], np.float32), np.zeros(1, np.int64))
+    proposals = stage.tracker.propose(around, timestamp_s=stage.time_s, frame_size_wh=FRAME_WH)
+    assert (proposals.track_ids > 0).tolist() == [True, False]  # too little overlap to be the newcomer's new box
+    poses = poses_in(proposals.bboxes, proposals.bbox_scores, [standing(300)], frame_size_wh=FRAME_WH)
+    poses = replace(poses, keypoint_scores=np.repeat(np.float32([[0.4], [0.9]]), 17, axis=1))
+    assert len(stage.tracker.update(proposals, poses, timestamp_s=stage.time_s, detected=True)) == 1
 
 
 def test_with_hindsight_people_are_numbered_from_the_first_sight_and_known_when_confirmed() -> None:
