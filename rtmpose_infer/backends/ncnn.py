@@ -55,6 +55,7 @@ _log = logging.getLogger("rtmpose_infer.backends.ncnn")
 _MAGIC = "7767517"
 _LARGEST_PARAM = 16 * 2**20
 _MOST_LAYERS = 100_000
+_READS_EXPRESSIONS = 20250428  # the first release that does
 _SOURCES = ("Input", "MemoryData")
 # ncnn reads so many inputs of these layers whether they are there or not.
 _LEAST_INPUTS = {
@@ -353,6 +354,13 @@ def _load_files(ncnn: ModuleType, net: Any, model: ModelFile) -> None:
     types = check_param(text, model.name)
     if unknown := sorted({kind for kind in types if ncnn.layer_to_index(kind) < 0}):
         raise ModelError(f"{model.name} has layers this ncnn does not know: {', '.join(unknown)}. Update ncnn.")
+    release = str(ncnn.__version__).rpartition(".")[2]
+    if '="' in text and release.isdecimal() and int(release) < _READS_EXPRESSIONS:
+        # Releases before do not only refuse such a graph, they end the process when the refused network is freed.
+        raise ModelError(
+            f"{model.name} has sizes that are computed, which ncnn reads from {_READS_EXPRESSIONS} on; this is {release}. "
+            "Update ncnn."
+        )
     if empty or net.load_param(str(model.data)) != 0 or net.load_model(str(weights)) != 0:
         raise ModelError(f"ncnn cannot load {model.name}: {weights.name} does not hold its weights. Export it again.")
 

@@ -205,6 +205,14 @@ def test_layers_that_ncnn_does_not_know_are_named(files: Path) -> None:
         load(files)
 
 
+def test_sizes_that_are_computed_need_a_release_that_reads_them(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, *rest = files.read_text().rstrip().rsplit("\n", 1)
+    files.write_text("\n".join([first, *(f'{line} 6="0w,-1"' for line in rest)]) + "\n")
+    monkeypatch.setattr(adapter.import_ncnn(), "__version__", "1.0.20241226")
+    with pytest.raises(ModelError, match=r"from 20250428 on; this is 20241226\. Update ncnn\.$"):
+        load(files)
+
+
 @pytest.mark.parametrize(("suffix", "what"), [(".bin", "tiny.bin"), (".json", "tiny.json")])
 def test_the_files_beside_it_must_be_there(files: Path, suffix: str, what: str) -> None:
     files.with_suffix(suffix).unlink()
