@@ -45,7 +45,10 @@ def declared_onnx(
 
 
 def light_detector(*, size_wh: tuple[int, int] = (64, 64), batch: int | None = None, margin: float = 0) -> bytes:
-    """Return a detector with NMS heads: one box around all pixels above 128 (raw BGR in), score 0.9 or 0."""
+    """Return a detector with NMS heads: one box around all pixels above 128 (raw BGR in), score 0.9 or 0.
+
+    The edges are the places of maxima that are the only ones: which of equal ones ArgMax tells differs by runtime.
+    """
     size = [batch or "n", 3, size_wh[1], size_wh[0]]
     nodes = [
         helper.make_node("ReduceMax", ["input"], ["grey"], axes=[1], keepdims=0),
@@ -56,11 +59,17 @@ def light_detector(*, size_wh: tuple[int, int] = (64, 64), batch: int | None = N
         helper.make_node("ReduceMax", ["light"], ["any"], axes=[1, 2], keepdims=0),
         helper.make_node("Mul", ["any", "certainty"], ["score"]),
     ]
-    for edge, line, last in (("x1", "columns", 0), ("y1", "rows", 0), ("x2", "columns", 1), ("y2", "rows", 1)):
+    for edge, line, shift in (
+        ("x1", "columns", "before"),
+        ("y1", "rows", "before"),
+        ("x2", "columns", "after"),
+        ("y2", "rows", "after"),
+    ):
         nodes += [
-            helper.make_node("ArgMax", [line], [f"{edge}_index"], axis=1, keepdims=0, select_last_index=last),
+            helper.make_node("Mul", [line, f"{line}_{shift}"], [f"{edge}_slope"]),
+            helper.make_node("ArgMax", [f"{edge}_slope"], [f"{edge}_index"], axis=1, keepdims=0),
             helper.make_node("Cast", [f"{edge}_index"], [f"{edge}_place"], to=TensorProto.FLOAT),
-            helper.make_node("Add", [f"{edge}_place", "after" if last else "before"], [edge]),
+            helper.make_node("Add", [f"{edge}_place", shift], [edge]),
         ]
     nodes += [helper.make_node("Unsqueeze", [v, "axes"], [f"{v}_row"]) for v in ("x1", "y1", "x2", "y2", "score")]
     nodes += [
@@ -77,6 +86,9 @@ def light_detector(*, size_wh: tuple[int, int] = (64, 64), batch: int | None = N
         "axes": np.array([1, 2]),
         "axis": np.array([1]),
     }
+    for line, length in zip(("columns", "rows"), size_wh, strict=True):
+        weights[f"{line}_before"] = np.arange(length, 0, -1, dtype=np.float32)
+        weights[f"{line}_after"] = np.arange(1, length + 1, dtype=np.float32)
     outputs = [("dets", [batch or "n", 1, 5], "float32"), ("labels", [batch or "n", 1], "int64")]
     return _runnable(nodes, [("input", size, "float32")], outputs, weights)
 
