@@ -103,24 +103,26 @@ def speed(arguments: argparse.Namespace) -> None:
     print(json.dumps(report, indent=2))
 
 
-class ObservedNetworks:
+class ObservedNetworks(PosePipeline):
     """An observer in the place of both networks; a frame carries its number in its first pixel."""
 
     def __init__(self, observer: world.Observer) -> None:
+        """Load nothing."""
         self._observer = observer
         self.skeleton = world.SKELETON
-        self.calibration = None
         self.one_stage = None
-        self.spec = SimpleNamespace(to_json=str, flip_test=False)
-        self.detector = self.estimator = self
+        spec = SimpleNamespace(to_json=str, flip_test=False)
+        known = {"spec": spec, "skeleton": world.SKELETON, "calibration": None}
+        self.detector = SimpleNamespace(predict_batch=self._detected, **known)  # type: ignore[assignment]
+        self._estimator = SimpleNamespace(predict_batch=self._posed, **known)  # type: ignore[assignment]
 
-    def predict_batch(self, frames: list[np.ndarray]) -> list[Any]:
+    def _detected(self, frames: list[np.ndarray]) -> list[Any]:
         """Return each frame's detections."""
         return [self._observer.detect(number_of(frame)) for frame in frames]
 
-    def predict(self, frame: np.ndarray, bboxes: np.ndarray, *, bbox_scores: np.ndarray, view: str) -> Poses:
-        """Return the poses in one frame."""
-        return self._observer.pose(number_of(frame), bboxes, bbox_scores)
+    def _posed(self, work: list[tuple[np.ndarray, np.ndarray, np.ndarray]], *, view: str) -> list[Poses]:
+        """Return the poses in each frame's boxes."""
+        return [self._observer.pose(number_of(frame), bboxes, scores) for frame, bboxes, scores in work]
 
     def describe(self) -> dict[str, Any]:
         """Return nothing: there are no runtimes."""
@@ -186,7 +188,7 @@ def quality(arguments: argparse.Namespace) -> None:
                 if name == "online":
                     poses = followed(observer)
                 else:
-                    poses = list(OfflineTracker(ObservedNetworks(observer)).track(numbered(scene)))  # type: ignore[arg-type]
+                    poses = list(OfflineTracker(ObservedNetworks(observer)).track(numbered(scene)))
                 people = [people_from_poses(p) for p in poses]
                 identity = identity_report(truth, people, sigmas=sigmas)
                 motion = matched_motion_report(truth, people, sigmas=sigmas)

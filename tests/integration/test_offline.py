@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -366,3 +368,11 @@ def test_a_pipeline_without_a_detector_is_refused() -> None:
     estimator, _ = painted_estimator()
     with pytest.raises(InputError, match="needs a detector"):
         OfflineTracker(PosePipeline(detector=None, pose=estimator))
+
+
+def test_the_published_comparison_with_online_tracking_runs(shared: Path) -> None:
+    script = Path(__file__).parents[2] / "benchmarks" / "offline.py"
+    command = [sys.executable, str(script), "quality", "--shared", str(shared), "--scenes", "TUD-Campus"]
+    told = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
+    assert "| TUD-Campus | online |" in told
+    assert "| TUD-Campus | offline |" in told
