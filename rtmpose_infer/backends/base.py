@@ -162,11 +162,13 @@ def chosen_config(config: BackendConfig | None, *, device: str, threads: int | N
     """Return the settings that were given at once, or else one by one.
 
     Raises:
-        InputError: They are something else.
+        InputError: They are something else, or given both ways.
     """
     if config is None:
         return BackendConfig(device=device, threads=threads)
     check_option("backend_config", config, "a BackendConfig or None", fine=isinstance(config, BackendConfig))
+    if device != "auto" or threads is not None:
+        raise InputError("pass either backend_config or device and threads, which it holds.")
     return config
 
 

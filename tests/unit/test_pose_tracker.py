@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtmpose_infer import PersonDetector, PoseEstimator, PosePipeline, PoseTracker, TrackerConfig
+from rtmpose_infer import BackendConfig, PersonDetector, PoseEstimator, PosePipeline, PoseTracker, TrackerConfig
 from rtmpose_infer.errors import ClosedError, InputError, ModelError
 from rtmpose_infer.stages import StageClock
 from tests.painted import paint, painted_detector, painted_estimator, painted_pipeline
@@ -326,3 +326,9 @@ def test_a_closed_tracker_starts_no_thread_for_a_call_that_awaits():
     with pytest.raises(ClosedError, match="PoseTracker is closed"):
         asyncio.run(tracker.atrack(paint({})))
     assert tracker._executor is None
+
+
+@pytest.mark.parametrize("also", [{"threads": 2}, {"device": "cpu"}])
+def test_settings_of_a_runtime_are_given_at_once_or_one_by_one(also):
+    with pytest.raises(InputError, match="either backend_config or device and threads"):
+        PosePipeline(backend_config=BackendConfig(), **also)
