@@ -268,3 +268,10 @@ class TestCharts:
         chart = grouped_bars([Row(HOSTILE, [1.0], HOSTILE)], [HOSTILE], unit="ms")
         assert HOSTILE in "".join(ET.fromstring(chart).itertext())
         assert "<script>" not in legend([HOSTILE])
+
+
+def test_charts_keep_a_legible_size_on_a_phone_and_scroll_there_as_tables_do() -> None:
+    (narrow,) = re.findall(r"@media \(max-width: 560px\) \{ (.*) \}", render_html(make_report()))
+    assert ".card { overflow-x: auto;" in narrow
+    least = int(re.search(r"svg \{ min-width: (\d+)px", narrow)[1])
+    assert 13 * least / 640 > 9  # pixels, of the text in a chart that is drawn 640 wide
