@@ -251,7 +251,8 @@ def test_a_conversion_that_computes_something_else_is_caught(tmp_path: Path, mon
     source = built(nodes, "input", ["simcc_x", "simcc_y"], weights, tmp_path / "raw.onnx", spec)
     assert ncnn_from_onnx(source, tmp_path / "right.param").spec.parity["p99_px"] <= 0.25
     monkeypatch.setattr(export, "_with_matrices", lambda model: model)
-    with pytest.raises(ParityError, match="does not compute what its source computes"):
+    # ncnn 20240410 answers now with wrong numbers, now with NaN.
+    with pytest.raises(ParityError, match=r"No file was written\.$"):
         ncnn_from_onnx(source, tmp_path / "wrong.param", half=False)
     assert not (tmp_path / "wrong.param").exists()
 
