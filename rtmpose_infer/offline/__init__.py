@@ -129,8 +129,9 @@ class OfflineTracker(Closing):
         check_option("config", config, "an OfflineConfig or None", fine=isinstance(config, OfflineConfig | None))
         self.config = config or OfflineConfig()
         self._owns_pipeline = pipeline is None
-        options: PipelineOptions = {"threads": 1, **pipeline_options}
-        self.pipeline = pipeline or PosePipeline(**options)
+        if pipeline_options.get("backend_config") is None:
+            pipeline_options = {"threads": 1, **pipeline_options}
+        self.pipeline = pipeline or PosePipeline(**pipeline_options)
         if self.pipeline.detector is None and self.pipeline.one_stage is None:
             if self._owns_pipeline:
                 self.pipeline.close()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from rtmpose_infer import PosePipeline, TrackerConfig
+from rtmpose_infer import BackendConfig, PosePipeline, TrackerConfig
 from rtmpose_infer.calibration import Calibration
 from rtmpose_infer.errors import InferenceError, InputError
 from rtmpose_infer.offline import OfflineConfig, OfflineTracker
@@ -50,6 +50,16 @@ def test_the_detector_sees_key_frames_only() -> None:
     painted = painted_pipeline()
     track(painted, video(41), key_interval=10)
     assert sum(painted.detector.batches) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "threads"), [({}, 1), ({"threads": 3}, 3), ({"backend_config": BackendConfig(threads=2)}, 2)]
+)
+def test_own_networks_have_one_thread_each_unless_told_otherwise(options, threads, tmp_path: Path) -> None:
+    detector = write(tmp_path / "detector.onnx", light_detector())
+    pose = write(tmp_path / "pose.onnx", light_pose())
+    with OfflineTracker(detector=detector, pose=pose, backend="onnxruntime", **options) as tracker:
+        assert {info.threads for info in tracker.pipeline.describe().values()} == {threads}
 
 
 def test_the_people_of_a_key_interval_share_a_call() -> None:
