@@ -6,11 +6,13 @@ import csv
 import io
 import json
 import os
+import queue
 import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -36,6 +38,7 @@ from rtmpose_infer.skeletons import load_skeleton  # noqa: E402
 from rtmpose_infer.video import Frame, FrameSource, PictureWriter, VideoWriter, load_picture  # noqa: E402
 
 COCO = load_skeleton("coco17")
+PLACES = {_streams.__file__, queue.__file__, threading.__file__}
 TIMES_S = [0.0, 0.04, 0.08, 0.3, 0.34, 0.5, 0.54, 0.58, 0.62, 0.9]
 
 
@@ -622,6 +625,35 @@ class TestDisplay:
             pass
         output.close()
         assert source.name in console.file.getvalue()  # type: ignore[attr-defined]
+
+    def test_wherever_handing_over_a_frame_is_interrupted_the_output_comes_to_its_end(self):
+        for number in range(1, 1000):
+            output = _streams.Output("x", draw=lambda image, _: image, frames=None, results=[])
+            time.sleep(0.005)  # until its thread waits
+            left = number
+
+            def interrupt(frame, event: str, argument: object) -> None:
+                nonlocal left
+                if event in {"call", "c_return"} and frame.f_code.co_filename in PLACES:
+                    left -= 1
+                    if left == 0:
+                        raise KeyboardInterrupt
+
+            image = np.zeros((8, 8, 3), np.uint8)
+            sys.setprofile(interrupt)
+            try:
+                output.put(Frame(image, 0, 0.0), poses_in(image, ids=False))
+            except KeyboardInterrupt:
+                pass
+            finally:
+                sys.setprofile(None)
+            ending = threading.Thread(target=output.close, daemon=True)
+            ending.start()
+            ending.join(10)
+            assert not ending.is_alive(), number
+            if left > 0:
+                return
+        raise AssertionError("the call never came to its end")
 
     def test_window_shows_every_stream_and_ends_the_run_on_q(self, monkeypatch):
         shown: list[str] = []
