@@ -148,12 +148,18 @@ class Output:
         self.drawn: npt.NDArray[np.uint8] | None = None
         self.failure: RtmposeInferError | None = None
         self._used: set[FrameWriter | PosesWriter] = set()
-        self._queue: queue.Queue[tuple[Frame, Poses] | None] = queue.Queue(_QUEUE_LENGTH)
+        # Not one bounded Queue: an interrupt in its put may leave a waiter behind that takes the next call for itself, and
+        # the thread never hears that it is over. SimpleQueue's calls cannot be cut in two.
+        self._queue: queue.SimpleQueue[tuple[Frame, Poses] | None] = queue.SimpleQueue()
+        self._places: queue.SimpleQueue[None] = queue.SimpleQueue()
+        for _ in range(_QUEUE_LENGTH):
+            self._places.put(None)
         self._thread = threading.Thread(target=self._write, name=f"encode {name}", daemon=True)
         self._thread.start()
 
     def put(self, frame: Frame, poses: Poses) -> None:
         """Hand over a frame; its image is drawn on."""
+        self._places.get()
         self._queue.put((frame, poses))
 
     def close(self, *, complete: bool = False) -> None:
@@ -184,6 +190,7 @@ class Output:
 
     def _write(self) -> None:
         while (item := self._queue.get()) is not None:
+            self._places.put(None)
             if self.failure is not None:
                 continue
             try:
